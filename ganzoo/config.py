@@ -42,26 +42,14 @@ def class_path(cls: type) -> str:
 
 
 def _init_args(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Config:
-    """Arguments by name; ``**recipe`` is followed up the bases for the defaults that were not given."""
-    found: Config = {}
-    for base in cls.__mro__:
-        if "__init__" not in base.__dict__:
-            continue
-        signature = inspect.signature(base.__dict__["__init__"])
-        parameters = list(signature.parameters.values())[1:]
-        if base is _first_init(cls):
-            names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-            found |= dict(zip(names, args, strict=False)) | dict(kwargs)
-        for p in parameters:
-            if p.default is not p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
-                found.setdefault(p.name, p.default)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
+    """The arguments by name: those that were given, and the defaults of the class's own signature."""
+    parameters = [p for p in inspect.signature(cls.__init__).parameters.values()][1:]
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    found = dict(zip(positional, args, strict=False)) | dict(kwargs)
+    for p in parameters:
+        if p.default is not p.empty:
+            found.setdefault(p.name, p.default)
     return {name: encode(value) for name, value in found.items()}
-
-
-def _first_init(cls: type) -> type:
-    return next(base for base in cls.__mro__ if "__init__" in base.__dict__)
 
 
 def encode(value: Any) -> Any:
@@ -77,6 +65,14 @@ def encode(value: Any) -> Any:
     if isinstance(value, Sequence | set | frozenset):
         return [encode(v) for v in value]
     raise TypeError(f"{type(value).__name__} has no plain form, so it cannot be kept in a checkpoint")
+
+
+def default(cls: type[Configurable], **init_args: Any) -> Any:
+    """A part as the default of an argument: plain data, so that no object is shared between two models.
+
+    The receiver turns it into an object of its own with :func:`build`.
+    """
+    return {"class_path": class_path(cls), "init_args": {k: encode(v) for k, v in init_args.items()}}
 
 
 def build(config: Any, modules: Sequence[str] = ()) -> Any:
@@ -100,21 +96,20 @@ def build(config: Any, modules: Sequence[str] = ()) -> Any:
 
 
 def resolve(path: str, modules: Sequence[str] = ()) -> type[Configurable]:
-    """The class named by ``path``, if it belongs to ganzoo or to one of ``modules``.
+    """The part named by ``path``, if it belongs to ganzoo, to one of ``modules``, or is loaded already.
 
     Raises:
         UserError: For anything else; nothing is imported in that case.
     """
-    allowed = ("ganzoo", *modules)
-    if not isinstance(path, str) or not any(path.startswith(f"{root}.") for root in allowed):
+    module, _, name = str(path).rpartition(".")
+    if module not in sys.modules and not any(f"{module}.".startswith(f"{root}.") for root in ("ganzoo", *modules)):
         raise UserError(
             f"The class {path!r} belongs neither to ganzoo nor to a module that you named; "
             "if you trust it, name its module with --import."
         )
-    module, _, name = path.rpartition(".")
     try:
-        found = getattr(sys.modules.get(module) or importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        found = vars(sys.modules.get(module) or importlib.import_module(module)).get(name)
+    except ImportError as error:
         raise UserError(f"The class {path!r} does not exist in this version of ganzoo ({error}).") from error
     if not (isinstance(found, type) and issubclass(found, Configurable)):
         raise UserError(f"{path!r} is no part that a recipe can name.")
