@@ -1,0 +1,87 @@
+"""Optimizers as parts: a small object that a recipe can name, which builds the torch optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ganzoo.config import Configurable
+from ganzoo.errors import UserError
+
+
+class Optimizer(Configurable):
+    """Builds a torch optimizer over the parameters of one player."""
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(parameters).")
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015), with the fused kernel where the device has one."""
+
+    def __init__(
+        self,
+        lr: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        *,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            lr: Learning rate.
+            betas: Decay of the first and the second moment.
+            eps: Added to the root of the second moment.
+            weight_decay: L2 penalty on the weights.
+        """
+        _check_lr(lr)
+        self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
+        self.betas = (float(betas[0]), float(betas[1]))  # torch refuses an int such as 0
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        given = list(parameters)
+        fused = all(p.device.type in ("cpu", "cuda") for p in given)
+        return torch.optim.Adam(
+            given, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=fused
+        )
+
+
+class RMSprop(Optimizer):
+    """RMSprop, the optimizer of WGAN with weight clipping (Arjovsky 2017)."""
+
+    def __init__(self, lr: float = 5e-5, alpha: float = 0.99, *, eps: float = 1e-8, momentum: float = 0.0) -> None:
+        """
+        Args:
+            lr: Learning rate.
+            alpha: Decay of the mean square.
+            eps: Added to the root of the mean square.
+            momentum: Momentum of the step.
+        """
+        _check_lr(lr)
+        self.lr, self.alpha, self.eps, self.momentum = lr, alpha, eps, momentum
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(parameters, self.lr, self.alpha, self.eps, momentum=self.momentum)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum in Goodfellow's 2014 experiments."""
+
+    def __init__(self, lr: float = 0.1, momentum: float = 0.0) -> None:
+        """
+        Args:
+            lr: Learning rate.
+            momentum: Momentum of the step.
+        """
+        _check_lr(lr)
+        self.lr, self.momentum = lr, momentum
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, self.lr, self.momentum)
+
+
+def _check_lr(lr: float) -> None:
+    if not lr >= 0:
+        raise UserError(f"The learning rate was {lr}, but it must be 0 or more.")
