@@ -1,0 +1,135 @@
+"""What a checkpoint holds besides Lightning's part, and how one is read without trusting it.
+
+A checkpoint is read with ``weights_only=True``: plain data and tensors, no code. The model inside is named by
+class path; such names resolve only to classes of ganzoo and of modules that the user named.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ganzoo import __version__
+from ganzoo.config import Config, Configurable, build
+from ganzoo.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+
+    from ganzoo.gan import GAN
+
+KEY = "ganzoo"
+FORMAT = 1
+
+#: From format k to k + 1, each changing the dictionary in place.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {}
+
+
+def header(gan: GAN) -> dict[str, Any]:
+    """ganzoo's own entry of a checkpoint: what the state dictionary does not say."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "torch": torch.__version__.split("+")[0],
+        "model": _config_of(gan),
+        "data": _config_of(getattr(gan.trainer, "datamodule", None)),
+        "seed": gan.seed,
+        "clock": gan.clock.state(),
+        "meter": gan.meter.state(),
+    }
+
+
+def restore(gan: GAN, checkpoint: dict[str, Any]) -> None:
+    """Set clock, seed and unread scalars as they were when the checkpoint was written."""
+    migrate(checkpoint)
+    own = checkpoint[KEY]
+    gan.seed = own["seed"]
+    gan.clock.load(own["clock"])
+    gan.meter.load(own["meter"])
+
+
+def run_seed(trainer: L.Trainer) -> int:
+    """The seed of a run, equal on all ranks: of ``seed_everything``, else of torch's generator."""
+    seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed() % 2**32))
+    return int(trainer.strategy.broadcast(seed))
+
+
+def find(path: str | Path) -> Path:
+    """The checkpoint file that a run directory or a path means.
+
+    Raises:
+        UserError: When there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        last = path / "checkpoints" / "last.ckpt"
+        if not last.is_file():
+            raise UserError(f"The directory {path} holds no checkpoints/last.ckpt: give a run directory or a .ckpt file.")
+        return last
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: give a run directory or a .ckpt file.")
+    return path
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU, in the current format.
+
+    Raises:
+        UserError: For a file that is none, is damaged, holds code, or is of a newer format.
+    """
+    file = find(path)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{file} holds more than weights and plain data, so it was not loaded.") from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged or is no checkpoint ({str(error).splitlines()[0]}).") from error
+    if not isinstance(content, dict) or KEY not in content:
+        raise UserError(f"{file} is no checkpoint of ganzoo: it has no entry {KEY!r}.")
+    migrate(content)
+    return content
+
+
+def migrate(content: dict[str, Any]) -> None:
+    """Bring an older checkpoint to the current format, in place."""
+    own = content.get(KEY)
+    if not isinstance(own, dict) or not isinstance(own.get("format"), int):
+        raise UserError(f"This checkpoint has no entry {KEY!r}, so it is not one of ganzoo's.")
+    if own["format"] > FORMAT:
+        raise UserError(
+            f"This checkpoint has format {own['format']} (ganzoo {own.get('version')}), and ganzoo {__version__} "
+            f"reads up to {FORMAT}: install a newer ganzoo."
+        )
+    for version in range(own["format"], FORMAT):
+        MIGRATIONS[version](content)
+        own["format"] = version + 1
+
+
+def load_model(path: str | Path, modules: Sequence[str] = ()) -> GAN:
+    """The model of a run directory or checkpoint with its weights, in evaluation mode.
+
+    Args:
+        path: Run directory or checkpoint file.
+        modules: Names of the user's own modules whose classes may be used.
+    """
+    content = read(path)
+    config: Config | None = content[KEY]["model"]
+    if config is None:
+        raise UserError(f"{path} does not say how its model was built, so it can only be loaded by your own code.")
+    gan: GAN = build(config, modules)
+    gan.load_state_dict(content["state_dict"])
+    restore(gan, content)
+    return gan.eval()
+
+
+def _config_of(part: Any) -> Config | None:
+    try:
+        return part.config() if isinstance(part, Configurable) else None
+    except TypeError:  # built from networks that have no plain form
+        return None

@@ -1,0 +1,6 @@
+"""The zoo: one file per paper."""
+
+from ganzoo.models.dcgan import DCGAN
+from ganzoo.models.mlp import MLPGAN
+
+__all__ = ["DCGAN", "MLPGAN"]

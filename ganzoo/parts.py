@@ -1,0 +1,136 @@
+"""What fits every model: the hooks of a training turn, and what a turn shows to them.
+
+A trick that needs to see or change a turn is a :class:`Part`. It is named in a recipe by its class path and
+needs no edit of the loop: penalties, weight clipping, unrolling, top-k, packing, further discriminators and
+auxiliary heads all use the hooks below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ganzoo.config import Configurable
+from ganzoo.errors import UserError
+from ganzoo.schedules import Schedule, value_at
+
+if TYPE_CHECKING:
+    from ganzoo.gan import GAN
+
+PlayerName = Literal["discriminator", "generator"]
+
+
+@dataclass
+class Turn:
+    """One update of one player, as the parts see it. With gradient accumulation, tensors are of the micro-batch."""
+
+    gan: GAN
+    player: PlayerName
+    number: int  #: how many turns this player took before
+    kimg: float
+    real: Tensor | None = None  #: (N, *shape), float32, as the model sees data; in a generator turn the last real batch
+    real_labels: Tensor | None = None  #: (N,), int64
+    latents: Tensor | None = None  #: (N, latent_dim)
+    fake: Tensor | None = None  #: (N, *shape); without a graph in a discriminator turn
+    fake_labels: Tensor | None = None
+    real_logits: Tensor | None = None
+    fake_logits: Tensor | None = None
+    track_real: bool = False  #: set in ``before_turn`` to have ``real`` require a gradient
+    logs: dict[str, Tensor] = field(default_factory=dict)  #: scalars to log under their name, detached
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether this turn's own passes ran in float32, so that a penalty may use them."""
+        return not torch.is_autocast_enabled(self.gan.device.type)
+
+    def discriminate(self, data: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits of the discriminator in float32, outside of autocast."""
+        return self._eager(lambda: self.gan.discriminate(data.float(), labels, self))
+
+    def generate(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Output of the generator in float32, outside of autocast."""
+        return self._eager(lambda: self.gan.generate(latents.float(), labels))
+
+    def _eager(self, function: Callable[[], Tensor]) -> Tensor:
+        with torch.autocast(self.gan.device.type, enabled=False):
+            return function()
+
+
+class Part(Configurable, nn.Module):
+    """A trick with hooks into the turns of the players.
+
+    ``players`` says in whose turns the hooks run. Parameters of a part belong to the optimizer of ``owner``;
+    buffers are saved with the model. Buffers must be equal on all ranks, as those of joint statistics are.
+    """
+
+    players: tuple[PlayerName, ...] = ("discriminator", "generator")
+    owner: PlayerName = "discriminator"
+
+    def discriminator_channels(self, channels: int) -> int:
+        """How many channels the discriminator sees when data has ``channels`` (packing changes it)."""
+        return channels
+
+    def setup(self, gan: GAN) -> None:
+        """Once, when the model is complete: look at the networks, refuse what cannot work."""
+
+    def before_turn(self, turn: Turn) -> None:
+        """Before the first forward pass of the turn."""
+
+    def inputs(self, turn: Turn, data: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Change what the discriminator sees, real or fake, in order of the parts."""
+        return data, labels
+
+    def logits(self, turn: Turn, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Change or select logits before the adversarial loss."""
+        return real, fake
+
+    def forward(self, turn: Turn) -> Tensor | None:
+        """A term of the player's loss, a scalar; called after the adversarial loss, outside of autocast."""
+        return None
+
+    def after_backward(self, turn: Turn) -> None:
+        """When all gradients of the turn are there, before the optimizer's step."""
+
+    def after_step(self, turn: Turn) -> None:
+        """After the optimizer's step."""
+
+
+class Penalty(Part):
+    """A term ``weight * every * value`` of the loss on each ``every``-th turn of its player.
+
+    The factor keeps the mean over turns (lazy regularization, Karras 2020, sec. 3.1).
+    """
+
+    def __init__(self, weight: float | Schedule = 1.0, *, every: int = 1) -> None:
+        """
+        Args:
+            weight: Factor of the penalty, a number or a schedule of kimg.
+            every: Apply it on each so many-th turn of its player, with as many times the weight.
+        """
+        super().__init__()
+        if every < 1:
+            raise UserError(f"A penalty on every {every} turns was asked for; every must be 1 or more.")
+        self.weight, self.every = weight, every
+
+    def due(self, turn: Turn) -> bool:
+        """Whether the penalty applies in this turn."""
+        return turn.number % self.every == 0
+
+    def forward(self, turn: Turn) -> Tensor | None:
+        if not self.due(turn):
+            return None
+        value = self.value(turn)
+        turn.logs[f"penalty/{self.log_name}"] = value.detach()
+        return value * (value_at(self.weight, turn.kimg) * self.every)
+
+    def value(self, turn: Turn) -> Tensor:
+        """The penalty before its weight, a float32 scalar."""
+        raise NotImplementedError(f"{type(self).__name__} must define value(turn).")
+
+    @property
+    def log_name(self) -> str:
+        return type(self).__name__.lower()

@@ -1,0 +1,120 @@
+"""The two players: a network, its optimizer's settings, and how it is kept still while the other one moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _SpectralNorm
+
+from ganzoo.config import Configurable
+from ganzoo.errors import UserError
+from ganzoo.optim import Optimizer
+from ganzoo.parts import PlayerName
+from ganzoo.schedules import Schedule
+
+
+class Clip(Configurable):
+    """Clipping of one network's gradient, after averaging over ranks and on unscaled values."""
+
+    def __init__(self, norm: float | None = None, *, value: float | None = None) -> None:
+        """
+        Args:
+            norm: Largest Euclidean norm of the whole gradient.
+            value: Largest absolute value of a component, applied first.
+        """
+        for name, bound in (("norm", norm), ("value", value)):
+            if bound is not None and not bound > 0:
+                raise UserError(f"The clipping {name} was {bound}, but a bound must be above 0.")
+        self.norm, self.value = norm, value
+
+    def __call__(self, parameters: Sequence[nn.Parameter]) -> None:
+        if self.value is not None:
+            nn.utils.clip_grad_value_(parameters, self.value)
+        if self.norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.norm)
+
+
+class Player:
+    """One side of the game. Modules are owned by the GAN; this object only refers to them."""
+
+    def __init__(
+        self,
+        name: PlayerName,
+        network: nn.Module,
+        extra: Sequence[nn.Module],
+        *,
+        optimizer: Optimizer,
+        lr_schedule: float | Schedule,
+        clip: Clip | None,
+    ) -> None:
+        self.name, self.network, self.modules = name, network, [network, *extra]
+        self.optimizer, self.lr_schedule, self.clip = optimizer, lr_schedule, clip
+        self.parameters = list(dict.fromkeys(p for module in self.modules for p in module.parameters()))
+        self._switches = [switch for module in self.modules for switch in _switches(module)]
+        self._buffers = [buffer for module in self.modules for buffer in _other_buffers(module)]
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that are not frozen for good."""
+        return [p for p in self.parameters if p.requires_grad]
+
+    def float_buffers(self) -> list[torch.Tensor]:
+        """Statistics that ranks must share."""
+        return [b for module in self.modules for b in module.buffers() if b.is_floating_point()]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """No parameter takes a gradient inside the block; each gets back the flag that it had (FreezeD survives)."""
+        moving = [p for p in self.parameters if p.requires_grad]
+        try:
+            for p in moving:
+                p.requires_grad = False
+            yield
+        finally:
+            for p in moving:
+                p.requires_grad = True
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """No statistic moves inside the block: running means, spectral vectors and any other float buffer.
+
+        Batch normalization still uses the batch's statistics, as in training; it only stops recording them.
+        """
+        for holder, attribute, value in self._switches:
+            setattr(holder, attribute, value)
+        kept = [buffer.clone() for buffer in self._buffers]
+        try:
+            yield
+        finally:
+            for holder, attribute, value in self._switches:
+                setattr(holder, attribute, not value)
+            for buffer, before in zip(self._buffers, kept, strict=True):
+                buffer.copy_(before)
+
+
+def _switches(module: nn.Module) -> list[tuple[Any, str, bool]]:
+    """(holder, attribute, value at rest) of the normalizations that can be told to stop recording."""
+    found: list[tuple[Any, str, bool]] = []
+    for child in module.modules():
+        if isinstance(child, _NormBase) and child.track_running_stats:
+            found.append((child, "track_running_stats", False))
+        elif isinstance(child, _SpectralNorm):
+            found.append((child, "training", False))
+    return found
+
+
+def _other_buffers(module: nn.Module) -> list[torch.Tensor]:
+    """Float buffers of modules of unknown kind, which are restored after a rest."""
+    known = (_NormBase, _SpectralNorm)
+    return [
+        buffer
+        for child in module.modules()
+        if not isinstance(child, known)
+        for buffer in child.buffers(recurse=False)
+        if buffer.is_floating_point()
+    ]
