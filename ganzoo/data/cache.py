@@ -1,0 +1,222 @@
+"""Pictures decoded once: an uint8 file on disk, memory-mapped, found by what it was made from.
+
+A cache is a folder ``<root>/images/<key>`` with ``pixels.u8`` (rows of C*H*W bytes), ``labels.npy``,
+``rows.npy`` (only if pictures were skipped) and ``meta.json``. It is built beside its place and moved there
+when it is whole. A lock that the system releases when its holder dies makes one process build it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from ganzoo.data.batch import Batch
+from ganzoo.data.pictures import FORMAT, Labels, Part, Pictures, progress
+from ganzoo.errors import UserError
+
+_BLOCK = 1 << 16
+
+
+class Cache(Dataset[Batch]):
+    """The opened cache: a map from an array of indices to a :class:`Batch` of uint8 images (n, C, H, W).
+
+    It pickles as its place only, so worker processes open the memory map themselves.
+    """
+
+    def __init__(self, folder: Path, *, labels: bool = False) -> None:
+        self.folder, self.with_labels = folder, labels
+        meta = json.loads((folder / "meta.json").read_text())
+        self.shape: tuple[int, int, int] = tuple(meta["shape"])
+        self.class_names: list[str] = meta["class_names"]
+        self.content_hash: str = meta["content_hash"]
+        self.skipped: list[list[str]] = meta["skipped"]
+        self._num: int = meta["num"]
+        self._open()
+
+    def __len__(self) -> int:
+        return self._num
+
+    def __getitem__(self, indices: npt.ArrayLike) -> Batch:
+        indices = np.asarray(indices)
+        rows = indices if self._rows is None else self._rows[indices]
+        labels = torch.from_numpy(self._labels[indices]) if self.with_labels and self._labels is not None else None
+        return Batch(torch.from_numpy(self._pixels[rows]), labels)
+
+    @property
+    def has_labels(self) -> bool:
+        return self._labels is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_pixels", "_labels", "_rows")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def _open(self) -> None:
+        # Views as plain arrays: indexing a np.memmap costs ten times as much as indexing an ndarray.
+        pixels = np.memmap(self.folder / "pixels.u8", np.uint8, "r").reshape(-1, *self.shape)
+        self._pixels = pixels.view(np.ndarray)
+        self._labels, self._rows = _table(self.folder / "labels.npy"), _table(self.folder / "rows.npy")
+
+
+def cache_root() -> Path:
+    """The folder of everything that ganzoo keeps between runs: ``GANZOO_CACHE``, or the user's cache folder."""
+    if chosen := os.environ.get("GANZOO_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganzoo"
+
+
+def find(key: str, *, labels: bool = False) -> Cache | None:
+    """The cache of that key, if it is there and whole."""
+    folder = cache_root() / "images" / key
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        if (folder / "pixels.u8").stat().st_size != meta["bytes"]:
+            return None
+        return Cache(folder, labels=labels)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def build(pictures: Pictures, key: str) -> Cache:
+    """Find the cache of ``pictures``, or decode them into a new one; processes that start together build it once.
+
+    Raises:
+        UserError: No pictures, or no room on the disk.
+    """
+    with _one_at_a_time(key):
+        found = find(key)
+        if found is not None:
+            return found
+        folder = cache_root() / "images" / key
+        half = folder.with_name(f"{key}.partial")
+        for rest in (half, folder):  # left by a build that was killed, or damaged
+            shutil.rmtree(rest, ignore_errors=True)
+        _check_disk(pictures)
+        try:
+            half.mkdir()
+            _fill(pictures, half)
+            os.replace(half, folder)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise UserError(f"The disk is full: {_need(pictures)}.") from error
+            raise
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+        return Cache(folder)
+
+
+def _fill(pictures: Pictures, folder: Path) -> None:
+    """Decode everything. Memory: a few parts, whatever the number of pictures. Written with plain writes, because
+    a full disk under a memory map kills the process instead of raising."""
+    num, shape = pictures.num, pictures.framing.shape
+    kept, faults = np.zeros(num, np.bool_), []
+    with open(folder / "pixels.u8", "wb") as pixels, open(folder / "digests", "w+b") as digests:
+        for part in progress(pictures.decoded(), num, f"decoding {pictures.title}"):
+            faults += part.faults
+            kept[part.indices] = True
+            _write(part, pixels, digests)
+        pixels.truncate(num * int(np.prod(shape)))
+        pixels.flush()
+        os.fsync(pixels.fileno())
+        labels = pictures.labels
+        values = labels.values if labels.values is None or kept.all() else labels.values[kept]
+        meta = {
+            "format": FORMAT,
+            "source": pictures.key(),
+            "shape": shape,
+            "num": int(kept.sum()),
+            "bytes": num * int(np.prod(shape)),
+            "class_names": labels.names,
+            "skipped": sorted(faults),
+            "content_hash": _content_hash(shape, Labels(values, labels.names), digests, kept),
+        }
+    (folder / "digests").unlink()
+    if values is not None:
+        np.save(folder / "labels.npy", values)
+    if not kept.all():
+        np.save(folder / "rows.npy", np.flatnonzero(kept))
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def _write(part: Part, pixels: BinaryIO, digests: BinaryIO) -> None:
+    for index, picture, digest in zip(part.indices.tolist(), part.pixels, part.digests, strict=True):
+        pixels.seek(index * picture.size)
+        pixels.write(picture)
+        digests.seek(index * len(digest))
+        digests.write(digest)
+
+
+def _content_hash(shape: tuple[int, ...], labels: Labels, digests: BinaryIO, kept: npt.NDArray[np.bool_]) -> str:
+    """SHA-256 of what training sees: shape, class names, each picture's own hash in their order, and labels."""
+    total = hashlib.sha256(json.dumps([FORMAT, shape, labels.names]).encode())
+    digests.seek(0)
+    for block in np.array_split(kept, len(kept) // _BLOCK + 1):
+        rows = np.frombuffer(digests.read(32 * len(block)).ljust(32 * len(block), b"\0"), np.uint8).reshape(-1, 32)
+        total.update(np.ascontiguousarray(rows[block]))
+    if labels.values is not None:
+        for values in np.array_split(labels.values, len(labels.values) // _BLOCK + 1):
+            total.update(values.astype("<i8").tobytes())
+    return total.hexdigest()
+
+
+def _table(path: Path) -> npt.NDArray[np.int64] | None:
+    return np.load(path, mmap_mode="r").view(np.ndarray) if path.exists() else None
+
+
+def _check_disk(pictures: Pictures) -> None:
+    """Say what the cache will take, and refuse at once what cannot fit."""
+    need = pictures.num * int(np.prod(pictures.framing.shape))
+    if shutil.disk_usage(cache_root()).free < need + (1 << 24):
+        raise UserError(f"Too little room on the disk: {_need(pictures)}.")
+    where = cache_root() / "images"
+    print(f"{pictures.title}: {pictures.num} pictures, a cache of {_size(need)} in {where}", file=sys.stderr)
+
+
+def _need(pictures: Pictures) -> str:
+    need = pictures.num * int(np.prod(pictures.framing.shape))
+    free = shutil.disk_usage(cache_root()).free
+    return (
+        f"the cache of {pictures.title} takes {_size(need)} and {cache_root()} has {_size(free)} free; "
+        "make room, or set GANZOO_CACHE to a folder on another disk"
+    )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
+
+
+@contextmanager
+def _one_at_a_time(key: str) -> Iterator[None]:
+    """Hold the lock of ``key``. The system frees it when its holder dies, so it cannot go stale."""
+    from filelock import FileLock, Timeout
+
+    images = cache_root() / "images"
+    try:
+        images.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(images / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print("waiting for another process that decodes the same pictures", file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        raise UserError(f"{images} cannot be written ({error.strerror}); set GANZOO_CACHE to another folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
