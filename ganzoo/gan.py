@@ -6,6 +6,7 @@ networks; nothing in this file knows any of them by name.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -42,6 +43,8 @@ class GAN(Configurable, L.LightningModule):
     Sub-classes build the two networks; their signature is a paper's recipe. All time is in kimg: thousands of
     real images that discriminator turns consumed, over all ranks.
     """
+
+    step_seconds = 0.05  #: a training step holds as many cycles as fit into this time; 0: exactly one
 
     def __init__(
         self,
@@ -103,7 +106,9 @@ class GAN(Configurable, L.LightningModule):
         self.num_classes, self.accumulate, self.total_kimg = num_classes, accumulate, total_kimg
         self.adversarial_weight = build(adversarial_weight)
         self.plan, self.clock, self.meter = Plan(build(list(stages)), build(play)), Clock(), Meter()
+        self.stop_requested = False  #: set by a callback that wants the training step to end after this cycle
         self._marks: set[float] = set()
+        self._may_bundle = False
         self.seed = 0  #: of all keyed random numbers; taken from ``seed_everything`` when training begins
         self._players: dict[PlayerName, Player] = {
             "generator": self._player("generator", generator_optimizer, generator_lr, generator_clip),
@@ -117,12 +122,24 @@ class GAN(Configurable, L.LightningModule):
     # ------------------------------------------------------------------ the loop
 
     def training_step(self, dataloader_iter: Iterator[Any]) -> None:
-        """One cycle: the discriminator's turns, each on a fresh real batch, then the generator's."""
+        """Cycles until something else is due, or ``step_seconds`` have passed.
+
+        Lightning's own work around a training step costs as much as a cycle of small networks. So a step holds as
+        many cycles as fit into a moment, and ends where a callback's mark, a stop or the step budget is reached.
+        """
         self._count_generator_steps_only()
+        until = time.monotonic() + (self.step_seconds if self._may_bundle else 0.0)
+        while True:
+            self.cycle(dataloader_iter)
+            if self._due() or time.monotonic() >= until:
+                return
+
+    def cycle(self, batches_iter: Iterator[Any]) -> None:
+        """The discriminator's turns, each on a fresh real batch, then the generator's."""
         play, clock = self.plan.current(self.clock), self.clock
         # Everything is fetched before anything moves: data that ends can only end between two cycles.
         num_batches = max(play.d, int(play.g > 0 and self.loss.needs_real))
-        batches = [[next(dataloader_iter)[0] for _ in range(self.accumulate)] for _ in range(num_batches)]
+        batches = [[next(batches_iter)[0] for _ in range(self.accumulate)] for _ in range(num_batches)]
         size = self._joint_size(batches)
         self._set_learning_rates(clock.kimg)
         for batch in batches[: play.d]:
@@ -137,6 +154,12 @@ class GAN(Configurable, L.LightningModule):
             self._update_ema((play.d or play.g) * size)
         if self.total_kimg is not None and clock.images >= self.total_kimg * 1000:
             self.trainer.should_stop = True
+
+    def _due(self) -> bool:
+        """Whether the training step must end after this cycle."""
+        clock, trainer = self.clock, self.trainer
+        out_of_steps = 0 <= trainer.max_steps <= clock.g_turns
+        return trainer.should_stop or self.stop_requested or out_of_steps or any(map(clock.crossed, self._marks))
 
     def _take_turn(self, name: PlayerName, batch: list[Any] | None, size: int) -> None:
         """One update of one player on a joint batch of ``size``, of which ``batch`` are this rank's micro-batches."""
@@ -155,7 +178,7 @@ class GAN(Configurable, L.LightningModule):
                 stack.enter_context(opponent.frozen())
             for m in range(self.accumulate):
                 start = (m * self.trainer.world_size + self.global_rank) * micro
-                torch.manual_seed(streams.key(self.seed, name, number, "global", start))
+                streams.seed_global(self.device, self.seed, name, number, "global", start)
                 with streams.stream(self.seed, name, number, start=start, total=size, device=self.device):
                     if batch is not None:
                         batch[m] = self._prepare(batch[m])
@@ -359,10 +382,10 @@ class GAN(Configurable, L.LightningModule):
     def _update_ema(self, images: int) -> None:
         if self.ema is None or self.generator_ema is None:
             return
-        decay = self.ema.decay(images, self.clock.images)
-        update_average(list(self.generator_ema.parameters()), list(self.generator.parameters()), decay)
-        for average, current in zip(self.generator_ema.buffers(), self.generator.buffers(), strict=True):
-            average.copy_(current)
+        (average, buffers), (current, current_buffers) = self._averaged
+        update_average(average, current, self.ema.decay(images, self.clock.images))
+        for buffer, now in zip(buffers, current_buffers, strict=True):
+            buffer.copy_(now)
 
     def _log(self, name: str, value: Tensor, turn: Turn) -> None:
         self.meter.add(name, value.detach(), turn.number)
@@ -389,6 +412,11 @@ class GAN(Configurable, L.LightningModule):
         trainer = self.trainer
         by_epochs = trainer.max_epochs not in (None, -1) and trainer.num_training_batches != float("inf")
         by_time = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        # Ranks must agree on the number of cycles per step, and a finite loader counts in steps.
+        self._may_bundle = trainer.world_size == 1 and trainer.num_training_batches == float("inf")
+        for player in self._players.values():
+            player.on_device()
+        self._averaged = _tensors(self.generator_ema), _tensors(self.generator)
         self.plan.check_ends(self.total_kimg, trainer.max_steps, by_epochs or by_time)
 
     def configure_optimizers(self) -> Any:
@@ -413,6 +441,11 @@ class GAN(Configurable, L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         checkpoint.restore(self, checkpoint_)
+
+
+def _tensors(network: nn.Module | None) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters and buffers; listing them is slow, so it is done once."""
+    return ([], []) if network is None else (list(network.parameters()), list(network.buffers()))
 
 
 class Real(NamedTuple):

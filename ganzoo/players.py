@@ -55,6 +55,10 @@ class Player:
         self.name, self.network, self.modules = name, network, [network, *extra]
         self.optimizer, self.lr_schedule, self.clip = optimizer, lr_schedule, clip
         self.parameters = list(dict.fromkeys(p for module in self.modules for p in module.parameters()))
+        self.on_device()
+
+    def on_device(self) -> None:
+        """Look the buffers up again: moving a module to another device replaces them."""
         self._switches = [switch for module in self.modules for switch in _switches(module)]
         self._buffers = [buffer for module in self.modules for buffer in _other_buffers(module)]
 
