@@ -156,7 +156,7 @@ def _fill(pictures: Pictures, folder: Path) -> None:
 def _write(part: Part, pixels: BinaryIO, digests: BinaryIO) -> None:
     for index, picture, digest in zip(part.indices.tolist(), part.pixels, part.digests, strict=True):
         pixels.seek(index * picture.size)
-        pixels.write(picture)
+        pixels.write(np.ascontiguousarray(picture).data)
         digests.seek(index * len(digest))
         digests.write(digest)
 
@@ -167,7 +167,7 @@ def _content_hash(shape: tuple[int, ...], labels: Labels, digests: BinaryIO, kep
     digests.seek(0)
     for block in np.array_split(kept, len(kept) // _BLOCK + 1):
         rows = np.frombuffer(digests.read(32 * len(block)).ljust(32 * len(block), b"\0"), np.uint8).reshape(-1, 32)
-        total.update(np.ascontiguousarray(rows[block]))
+        total.update(rows[block].tobytes())
     if labels.values is not None:
         for values in np.array_split(labels.values, len(labels.values) // _BLOCK + 1):
             total.update(values.astype("<i8").tobytes())
@@ -215,7 +215,7 @@ def _one_at_a_time(key: str) -> Iterator[None]:
             print("waiting for another process that decodes the same pictures", file=sys.stderr)
             lock.acquire()
     except OSError as error:
-        raise UserError(f"{images} cannot be written ({error.strerror}); set GANZOO_CACHE to another folder.") from error
+        raise UserError(f"{images} cannot be written ({error}); set GANZOO_CACHE to another folder.") from error
     try:
         yield
     finally:

@@ -60,12 +60,12 @@ class Files(ABC):
     def _names(self) -> Iterator[str]: ...
 
     @abstractmethod
-    def read(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Reader]]:
-        """Name and reader of each wanted file, in the order that is cheapest; readers may run in threads."""
+    def read(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Reader, int]]:
+        """Each wanted file in the order that is cheapest: name, reader (for any thread), bytes held in memory."""
 
     def find(self, name: str) -> bytes | None:
         """The content of one file."""
-        return next((reader() for _, reader in self.read(lambda other: other == name)), None)
+        return next((reader() for _, reader, _ in self.read(lambda other: other == name)), None)
 
 
 class Folder(Files):
@@ -80,10 +80,10 @@ class Folder(Files):
             digest.update(f"{name}\0{size}\0{time}\n".encode(errors="surrogateescape"))
         return [str(self.path), digest.hexdigest()]
 
-    def read(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Reader]]:
+    def read(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Reader, int]]:
         for name in self.names:
             if wanted(name):
-                yield name, (self.path / name).read_bytes
+                yield name, (self.path / name).read_bytes, 0
 
     def find(self, name: str) -> bytes | None:
         path = self.path / name
@@ -113,11 +113,11 @@ class Zip(Files):
         with self._open() as archive:
             yield from (name for name in archive.namelist() if is_picture(name))
 
-    def read(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Reader]]:
+    def read(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Reader, int]]:
         with self._open() as archive:
             for name in sorted(archive.namelist()):
                 if wanted(name):
-                    yield name, partial(archive.read, name)
+                    yield name, partial(archive.read, name), 0
 
     def _open(self) -> zipfile.ZipFile:
         try:
@@ -132,10 +132,10 @@ class Tar(Files):
     def _names(self) -> Iterator[str]:
         return (name for name, _ in self._members(lambda name: False) if is_picture(name))
 
-    def read(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Reader]]:
+    def read(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Reader, int]]:
         for name, data in self._members(wanted):
             if data is not None:
-                yield name, partial(bytes, data)
+                yield name, partial(bytes, data), len(data)
 
     def _members(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | None]]:
         """Every file's name, and the content of those wanted."""

@@ -80,7 +80,8 @@ class Framing:
             return ImageColor.getrgb(self.background)[:3]
         except ValueError:
             raise UserError(
-                f"The background {self.background!r} is no colour; give a name such as white or a code such as '#7f7f7f'."
+                f"The background {self.background!r} is no colour; give a name such as white or a code such as "
+                "'#7f7f7f'."
             ) from None
 
     def _recolour(self, image: Image) -> Image:

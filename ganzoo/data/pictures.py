@@ -8,7 +8,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
@@ -86,9 +86,10 @@ class Pictures(ABC):
                     future.cancel()
 
 
-def part(indices: Sequence[int], pixels: Sequence[Pixels], faults: list[list[str]] | None = None) -> Part:
+def part(indices: Sequence[int], pixels: Iterable[Pixels], faults: list[list[str]] | None = None) -> Part:
     """A :class:`Part` with its digests, computed in the thread that decoded it."""
-    digests = [hashlib.sha256(np.ascontiguousarray(x)).digest() for x in pixels]
+    pixels = list(pixels)
+    digests = [hashlib.sha256(np.ascontiguousarray(x).data).digest() for x in pixels]
     return Part(np.asarray(indices, np.int64), pixels, digests, faults or [])
 
 
