@@ -70,7 +70,7 @@ def find(path: str | Path) -> Path:
     if path.is_dir():
         last = path / "checkpoints" / "last.ckpt"
         if not last.is_file():
-            raise UserError(f"The directory {path} holds no checkpoints/last.ckpt: give a run directory or a .ckpt file.")
+            raise UserError(f"{path} holds no checkpoints/last.ckpt: give a run directory or a .ckpt file.")
         return last
     if not path.is_file():
         raise UserError(f"{path} does not exist: give a run directory or a .ckpt file.")

@@ -43,7 +43,7 @@ def class_path(cls: type) -> str:
 
 def _init_args(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Config:
     """The arguments by name: those that were given, and the defaults of the class's own signature."""
-    parameters = [p for p in inspect.signature(cls.__init__).parameters.values()][1:]
+    parameters = list(inspect.signature(cls).parameters.values())
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     found = dict(zip(positional, args, strict=False)) | dict(kwargs)
     for p in parameters:

@@ -23,7 +23,8 @@ class EMA(Configurable):
         """
         if half_life_kimg < 0 or (rampup is not None and rampup <= 0):
             raise UserError(
-                f"The EMA has half_life_kimg {half_life_kimg} and rampup {rampup}; both must be positive (rampup may be none)."
+                f"The EMA has half_life_kimg {half_life_kimg} and rampup {rampup}; give a half-life of 0 or more and a "
+                "rampup above 0, or none."
             )
         self.half_life_kimg, self.rampup = half_life_kimg, rampup
 

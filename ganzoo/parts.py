@@ -20,6 +20,7 @@ from ganzoo.schedules import Schedule, value_at
 
 if TYPE_CHECKING:
     from ganzoo.gan import GAN
+    from ganzoo.loop import Loop
 
 PlayerName = Literal["discriminator", "generator"]
 
@@ -28,7 +29,7 @@ PlayerName = Literal["discriminator", "generator"]
 class Turn:
     """One update of one player, as the parts see it. With gradient accumulation, tensors are of the micro-batch."""
 
-    gan: GAN
+    gan: Loop
     player: PlayerName
     number: int  #: how many turns this player took before
     kimg: float

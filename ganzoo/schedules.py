@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from itertools import pairwise
 
 from ganzoo.config import Configurable
 from ganzoo.errors import UserError
@@ -94,7 +95,7 @@ class Piecewise(Schedule):
         self.kimgs = [float(kimg) for kimg, _ in points]
         self.values = [float(value) for _, value in points]
         self.steps = steps
-        if not points or any(a >= b for a, b in zip(self.kimgs, self.kimgs[1:], strict=False)):
+        if not points or any(a >= b for a, b in pairwise(self.kimgs)):
             raise UserError(f"The points of a Piecewise schedule were at {self.kimgs} kimg; give one or more, rising.")
 
     def __call__(self, kimg: float) -> float:

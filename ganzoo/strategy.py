@@ -55,7 +55,7 @@ def average_over_ranks(parameters: Sequence[torch.nn.Parameter], buffers: Sequen
     flat = torch.cat([t.reshape(-1).float() for t in tensors])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+    for tensor, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
         tensor.copy_(mean.view_as(tensor))
     if missing:
         for p, grad, share in zip(parameters, grads, has_grad.tolist(), strict=True):

@@ -13,6 +13,7 @@ Differences from the paper:
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -93,7 +94,8 @@ class DCGANGenerator(Generator):
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.embed is not None:
             latents = torch.cat([latents, self.embed(labels)], dim=1)
-        return self.layers(latents[:, :, None, None])  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        images: Tensor = self.layers(latents[:, :, None, None])
+        return images
 
 
 class DCGANDiscriminator(nn.Module):
@@ -102,7 +104,7 @@ class DCGANDiscriminator(nn.Module):
     def __init__(self, widths: list[int], channels: int, num_classes: int, norm: NormName) -> None:
         super().__init__()
         layers: list[nn.Module] = [weight_norm(norm, nn.Conv2d(channels, widths[0], 4, 2, 1)), _leaky()]
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             conv = nn.Conv2d(narrow, wide, 4, 2, 1, bias=norm in ("none", "spectral"))
             layers += [weight_norm(norm, conv), activation_norm(norm, wide), _leaky()]  # (N, wide, s/2, s/2)
         self.layers = nn.Sequential(*layers)  # (N, widths[-1], 4, 4)
@@ -136,6 +138,6 @@ def _leaky() -> nn.Module:
 def _widths(image_size: int, width: int, max_width: int) -> list[int]:
     """Channels from half of the image size down to 4x4."""
     if not isinstance(image_size, int) or image_size < 8 or image_size & (image_size - 1):
-        raise UserError(f"DCGAN was given images of size {image_size}; it makes square ones of 8, 16, 32, 64, ... pixels.")
+        raise UserError(f"DCGAN was given images of size {image_size}; it makes square ones of 8, 16, 32, 64, ...")
     levels = image_size.bit_length() - 3
     return [min(width * 2**level, max_width) for level in range(levels)]

@@ -4,8 +4,8 @@ Goodfellow et al. 2014, arXiv 1406.2661; section 5.
 
 Differences from the paper:
 - The paper gives no sizes; the default suits distributions in the plane.
-- The generator's hidden layers are rectifiers (the paper mixes them with sigmoids) and its output is linear for points,
-  tanh for images, since images are in [-1, 1] here.
+- The generator's hidden layers are rectifiers (the paper mixes them with sigmoids) and its output is linear for
+  points, tanh for images, which are in [-1, 1] here.
 - The default loss is the non-saturating one (the paper's section 3 recommends it; ``Saturating`` is its equation 1), and
   the default optimizer is Adam instead of momentum.
 """
@@ -13,6 +13,7 @@ Differences from the paper:
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class MLPGAN(GAN):
         """
         if num_layers < 1 or hidden < 1 or pieces < 1:
             raise UserError(
-                f"An MLP of {num_layers} hidden layers of {hidden} units with {pieces} pieces was asked for; each is 1 or more."
+                f"An MLP of {num_layers} layers, {hidden} units and {pieces} pieces was asked for; each is 1 or more."
             )
         shape = tuple(shape)
         super().__init__(
@@ -78,7 +79,7 @@ class MLPGenerator(Generator):
         self.latent_dim, self.num_classes, self.shape = latent_dim, num_classes, shape
         sizes = [latent_dim + num_classes] + [hidden] * num_layers
         layers: list[nn.Module] = []
-        for a, b in zip(sizes, sizes[1:], strict=False):
+        for a, b in pairwise(sizes):
             layers += [nn.Linear(a, b), nn.ReLU()]
         layers += [nn.Linear(hidden, math.prod(shape))]
         if len(shape) > 1:
@@ -86,7 +87,8 @@ class MLPGenerator(Generator):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.layers(_with_labels(latents, labels, self.num_classes)).unflatten(1, self.shape)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        flat: Tensor = self.layers(_with_labels(latents, labels, self.num_classes))
+        return flat.view(-1, *self.shape)
 
 
 class MLPDiscriminator(nn.Module):
@@ -99,13 +101,14 @@ class MLPDiscriminator(nn.Module):
         self.num_classes = num_classes
         sizes = [math.prod(shape) + num_classes] + [hidden] * num_layers
         layers: list[nn.Module] = []
-        for a, b in zip(sizes, sizes[1:], strict=False):
+        for a, b in pairwise(sizes):
             layers += [Maxout(a, b, pieces)] if pieces > 1 else [nn.Linear(a, b), nn.LeakyReLU(0.2)]
             layers += [Dropout(dropout)] if dropout else []
         self.layers = nn.Sequential(*layers, nn.Linear(hidden, 1))
 
     def forward(self, data: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.layers(_with_labels(data.flatten(1), labels, self.num_classes)).squeeze(1)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        logits: Tensor = self.layers(_with_labels(data.flatten(1), labels, self.num_classes))
+        return logits.squeeze(1)
 
 
 class Maxout(nn.Module):
@@ -117,7 +120,8 @@ class Maxout(nn.Module):
         self.pieces = pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).unflatten(1, (-1, self.pieces)).amax(dim=2)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        maps: Tensor = self.linear(x)
+        return maps.view(len(x), -1, self.pieces).amax(dim=2)
 
 
 def _with_labels(x: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:

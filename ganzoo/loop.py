@@ -1,0 +1,316 @@
+"""The one training loop: discriminator and generator take turns.
+
+Written once, since the alternation of turns is where the bugs of GANs live. Everything that differs between
+papers is a part or a pair of networks; nothing in this file knows any of them by name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, NamedTuple, cast
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from ganzoo import streams
+from ganzoo.ema import EMA, update_average
+from ganzoo.errors import TrainingError, UserError
+from ganzoo.latents import Latents
+from ganzoo.losses import AdversarialLoss
+from ganzoo.meter import Meter
+from ganzoo.parts import Part, PlayerName, Turn
+from ganzoo.plan import Clock, Plan
+from ganzoo.players import Player
+from ganzoo.schedules import Schedule, value_at
+
+
+class Generator(nn.Module):
+    """Base of all generators: ``forward(latents, labels)`` with latents of shape (N, latent_dim)."""
+
+    latent_dim: int
+
+
+class Real(NamedTuple):
+    """A prepared micro-batch of real data."""
+
+    data: Tensor
+    labels: Tensor | None
+
+
+class Loop(L.LightningModule):
+    """Turns, cycles and their clock. :class:`ganzoo.gan.GAN` builds what is declared here."""
+
+    step_seconds = 0.05  #: a training step holds as many cycles as fit into this time; 0: exactly one
+
+    generator: Generator
+    discriminator: nn.Module
+    generator_ema: nn.Module | None
+    loss: AdversarialLoss
+    latents: Latents
+    ema: EMA | None
+    tricks: list[Part]
+    players: dict[PlayerName, Player]
+    plan: Plan
+    num_classes: int
+    accumulate: int
+    total_kimg: float | None
+    adversarial_weight: float | Schedule
+    seed: int  #: of all keyed random numbers; that of ``seed_everything`` when training begins
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.clock, self.meter, self.seed = Clock(), Meter(), 0
+        self.stop_requested = False  #: set by a callback that wants the training step to end after this cycle
+        self._marks: set[float] = set()
+        self._may_bundle = False
+
+    def training_step(self, dataloader_iter: Iterator[Any]) -> None:
+        """Cycles until something else is due, or ``step_seconds`` have passed.
+
+        Lightning's own work around a training step costs as much as a cycle of small networks. So a step holds as
+        many cycles as fit into a moment, and ends where a callback's mark, a stop or the step budget is reached.
+        """
+        self._count_generator_steps_only()
+        until = time.monotonic() + (self.step_seconds if self._may_bundle else 0.0)
+        while True:
+            self.cycle(dataloader_iter)
+            if self._due() or time.monotonic() >= until:
+                return
+
+    def cycle(self, loader: Iterator[Any]) -> None:
+        """The discriminator's turns, each on a fresh real batch, then the generator's."""
+        play, clock = self.plan.current(self.clock), self.clock
+        # Everything is fetched before anything moves: data that ends can only end between two cycles.
+        num_batches = max(play.d, int(play.g > 0 and self.loss.needs_real))
+        batches = [[next(loader)[0] for _ in range(self.accumulate)] for _ in range(num_batches)]
+        size = self._joint_size(batches)
+        self._set_learning_rates(clock.kimg)
+        for batch in batches[: play.d]:
+            self._take_turn("discriminator", batch, size)
+            clock.d_turns += 1
+        for _ in range(play.g):
+            self._take_turn("generator", batches[-1] if batches else None, size)
+            clock.g_turns += 1
+        clock.drawn += num_batches * size
+        self.plan.end_cycle(clock, play.d * size, play.g * size)
+        if play.g:
+            self._update_ema((play.d or play.g) * size)
+        if self.total_kimg is not None and clock.images >= self.total_kimg * 1000:
+            self.trainer.should_stop = True
+
+    def _take_turn(self, name: PlayerName, batch: list[Any] | None, size: int) -> None:
+        """One update of one player on a joint batch of ``size``, of which ``batch`` are this rank's micro-batches."""
+        number = self.clock.d_turns if name == "discriminator" else self.clock.g_turns
+        turn = Turn(self, name, number, self.clock.kimg)
+        parts = [part for part in self.tricks if name in part.players]
+        opponent = self.players["generator" if name == "discriminator" else "discriminator"]
+        optimizer = self._optimizer(name)
+        optimizer.zero_grad()
+        for part in parts:
+            part.before_turn(turn)
+        micro = size // (self.trainer.world_size * self.accumulate)
+        with ExitStack() as stack:
+            stack.enter_context(opponent.resting())
+            if name == "generator":  # in the other turn the generator runs without a graph
+                stack.enter_context(opponent.frozen())
+            for m in range(self.accumulate):
+                start = (m * self.trainer.world_size + self.global_rank) * micro
+                streams.seed_global(self.device, self.seed, name, number, "global", start)
+                with streams.stream(self.seed, name, number, start=start, total=size, device=self.device):
+                    if batch is not None:
+                        batch[m] = self._prepare(batch[m])
+                    loss = self._loss(turn, parts, batch[m] if batch else None, micro)
+                    self._backward(loss / self.accumulate if self.accumulate > 1 else loss)
+        for part in parts:
+            part.after_backward(turn)
+        optimizer.step()
+        if torch.is_autocast_enabled(self.device.type):
+            torch.clear_autocast_cache()  # it holds half-precision copies of the weights that have just moved
+        for part in parts:
+            part.after_step(turn)
+
+    def _loss(self, turn: Turn, parts: list[Part], real: Real | None, micro: int) -> Tensor:
+        """The player's loss on one micro-batch."""
+        if real is not None:
+            turn.real, turn.real_labels = real
+            if turn.track_real:
+                turn.real = turn.real.detach().requires_grad_()
+        turn.latents = self.latents.draw(micro, self.generator.latent_dim, self.device)
+        turn.fake_labels = self._fake_labels(turn.real_labels, micro)
+        is_d = turn.player == "discriminator"
+        with torch.set_grad_enabled(not is_d):
+            turn.fake = self.generate(turn.latents, turn.fake_labels)
+        if turn.real is not None and (is_d or self.loss.needs_real):
+            turn.real_logits = self.discriminate(turn.real, turn.real_labels, turn)
+        turn.fake_logits = self.discriminate(turn.fake, turn.fake_labels, turn)
+        with torch.autocast(self.device.type, enabled=False):
+            real_logits, fake_logits = turn.real_logits, turn.fake_logits
+            for part in parts:
+                real_logits, fake_logits = part.logits(turn, real_logits, fake_logits)
+            if is_d:
+                assert real_logits is not None
+                loss = self.loss.discriminator(real_logits, fake_logits)
+                turn.logs["logits/real"], turn.logs["logits/fake"] = real_logits.mean(), fake_logits.mean()
+            else:
+                loss = self.loss.generator(fake_logits, real_logits)
+            turn.logs["loss/d" if is_d else "loss/g"] = loss
+            return self._add_terms(loss, turn, parts)
+
+    def _add_terms(self, loss: Tensor, turn: Turn, parts: list[Part]) -> Tensor:
+        weight = value_at(self.adversarial_weight, turn.kimg)
+        if weight != 1.0:
+            loss = loss * weight
+        for part in parts:
+            term = part(turn)
+            if term is not None:
+                loss = loss + term
+        for name, value in turn.logs.items():
+            self.meter.add(name, value.detach(), turn.number)
+        turn.logs.clear()
+        return loss
+
+    def _backward(self, loss: Tensor) -> None:
+        """Outside of autocast, or even float32 passes would get half-precision gradients."""
+        with torch.autocast(self.device.type, enabled=False):
+            self.manual_backward(loss)
+
+    # ------------------------------------------------------------------ the networks and the batch
+
+    def generate(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The generator's output in float32, for latents of shape (N, latent_dim)."""
+        fake: Tensor = self.generator(latents, labels)
+        return fake.float()
+
+    def discriminate(self, data: Tensor, labels: Tensor | None, turn: Turn) -> Tensor:
+        """The discriminator's logits for data as the parts change it."""
+        for part in self.tricks:
+            if turn.player in part.players:
+                data, labels = part.inputs(turn, data, labels)
+        logits: Tensor = self.discriminator(data, labels)
+        return logits
+
+    def _fake_labels(self, real_labels: Tensor | None, num: int) -> Tensor | None:
+        """Fakes take the labels of the turn's real batch, so that both follow the data's distribution."""
+        if self.num_classes == 0:
+            return None
+        if real_labels is not None:
+            return real_labels
+        return streams.randint(self.num_classes, num, purpose="label", device=self.device)
+
+    def _prepare(self, batch: Any) -> Real:
+        """Data and labels as the model sees them; the datamodule says how, and plain tensors pass through."""
+        if isinstance(batch, Real):  # a generator turn looks at the last discriminator turn's batch
+            return batch
+        prepare = getattr(getattr(self.trainer, "datamodule", None), "prepare", None)
+        if prepare is not None:
+            data, labels = prepare(batch, self.device)
+        else:
+            data, labels = batch if isinstance(batch, tuple | list) else (batch, None)
+            data, labels = data.to(self.device), None if labels is None else labels.to(self.device)
+        if self.num_classes and labels is None:
+            raise UserError(
+                f"The model is conditional on {self.num_classes} classes, but the data came without labels: ask the "
+                "data for them (data.labels), or set model.num_classes to 0."
+            )
+        return Real(data, labels if self.num_classes else None)
+
+    def _joint_size(self, batches: list[list[Any]]) -> int:
+        """Size of the joint batch: over ranks and micro-batches."""
+        if not batches:
+            return int(self.trainer.datamodule.batch_size)  # type: ignore[attr-defined]  # set by Lightning's fit
+        first = batches[0][0]
+        data = first[0] if isinstance(first, tuple | list) else first
+        return len(data) * self.trainer.world_size * self.accumulate
+
+    # ------------------------------------------------------------------ between the turns
+
+    def add_mark(self, every_kimg: float) -> None:
+        """Have a training step end wherever a multiple of ``every_kimg`` is reached, for a callback that acts there."""
+        if not every_kimg >= 0:
+            raise UserError(f"An interval of {every_kimg} kimg was asked for; give a positive number, or 0 for never.")
+        self._marks.add(float(every_kimg))
+
+    def check_finite(self) -> None:
+        """Wait for the device and look at every scalar since the last log.
+
+        Raises:
+            TrainingError: When one is not finite; the sentence names it, its turn and the time.
+        """
+        bad = self.meter.first_bad()
+        if bad is not None:
+            name, turn = bad
+            raise TrainingError(
+                f"{name} is not finite since turn {turn} of its player, before {self.clock.kimg:g} kimg: lower the "
+                "learning rate, add a penalty such as R1, or train in 32-bit precision."
+            )
+
+    def _due(self) -> bool:
+        """Whether the training step must end after this cycle."""
+        clock, trainer = self.clock, self.trainer
+        out_of_steps = 0 <= trainer.max_steps <= clock.g_turns
+        return trainer.should_stop or self.stop_requested or out_of_steps or any(map(clock.crossed, self._marks))
+
+    def _set_learning_rates(self, kimg: float) -> None:
+        for name, player in self.players.items():
+            factor = value_at(player.lr_schedule, kimg)
+            for group in self._optimizer(name).param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+    def _update_ema(self, images: int) -> None:
+        if self.ema is None:
+            return
+        (average, buffers), (current, current_buffers) = self._averaged
+        update_average(average, current, self.ema.decay(images, self.clock.images))
+        for buffer, now in zip(buffers, current_buffers, strict=True):
+            buffer.copy_(now)
+
+    def _begin(self) -> None:
+        """When all tensors are on their device: list them once, which is slow."""
+        trainer = self.trainer
+        # Ranks must agree on the number of cycles per step, and a finite loader counts in steps.
+        self._may_bundle = trainer.world_size == 1 and trainer.num_training_batches == float("inf")
+        for player in self.players.values():
+            player.on_device()
+        self._averaged = [
+            (list(network.parameters()), list(network.buffers())) if network is not None else ([], [])
+            for network in (self.generator_ema, self.generator)
+        ]
+
+    # ------------------------------------------------------------------ optimizers
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip here: gradients are averaged over ranks and unscaled by now."""
+        player = self.player_of(optimizer)
+        if player.clip is not None:
+            player.clip(player.trained)
+
+    def player_of(self, optimizer: torch.optim.Optimizer) -> Player:
+        """Whose optimizer this is; Lightning keeps them in the order of ``configure_optimizers``."""
+        return self.players["generator" if self.trainer.optimizers[0] is optimizer else "discriminator"]
+
+    def configure_optimizers(self) -> Any:
+        optimizers = []
+        for player in self.players.values():
+            optimizer = player.optimizer(player.trained)
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
+            # Lightning leaves unscaling to a fused optimizer, after the hook that clips; this makes it unscale before.
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # torch's own protocol
+            optimizers.append(optimizer)
+        return optimizers, []
+
+    def _optimizer(self, name: PlayerName) -> LightningOptimizer:
+        both = cast(list[LightningOptimizer], self.optimizers())
+        return both[0] if name == "generator" else both[1]
+
+    def _count_generator_steps_only(self) -> None:
+        """Lightning counts every optimizer's steps; here a step is an update of the generator (Lightning #17958)."""
+        profiler = self.trainer.profiler  # type: ignore[attr-defined]  # set by a connector, without a declaration
+        counted = self._optimizer("discriminator")
+        counted._on_before_step = lambda: profiler.start("optimizer_step")
+        counted._on_after_step = lambda: profiler.stop("optimizer_step")
