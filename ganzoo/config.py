@@ -60,6 +60,8 @@ def encode(value: Any) -> Any:
         return value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Mapping) and "class_path" in value:
+        return build(value).config()  # with the defaults that it leaves out
     if isinstance(value, Mapping):
         return {str(k): encode(v) for k, v in value.items()}
     if isinstance(value, Sequence | set | frozenset):
