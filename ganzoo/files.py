@@ -1,0 +1,93 @@
+"""Files that are either the old ones or the new ones, whenever the process is killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from ganzoo.errors import TrainingError
+
+
+@contextmanager
+def atomic(path: str | Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]]:
+    """An open file that takes the place of ``path`` when the block ends, and leaves no trace when it fails.
+
+    The content is on the disk before it gets its name, so that a crash at any moment leaves a whole file.
+
+    Args:
+        path: The file's name; its folder is created.
+        mode: ``wb`` or ``w``.
+        kwargs: Further arguments of :func:`open`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        with open(temporary, mode, **kwargs) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """Give the file ``source`` the second name ``target``, replacing what has it; copied where links don't work."""
+    source, target = Path(source), Path(target)
+    temporary = _temporary(target)
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # some network and memory-card file systems have no links
+        with open(source, "rb") as content, atomic(target) as file:
+            shutil.copyfileobj(content, file)
+        return
+    os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)  # replacing a name of the very same file does nothing
+    _sync_folder(target.parent)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete what writes that were killed left in ``folder``."""
+    for path in Path(folder).glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn an error of the disk inside the block into a sentence.
+
+    Args:
+        what: The thing that is written, as the sentence's subject.
+
+    Raises:
+        TrainingError: For every OSError, as that of a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{what} could not be written ({error.strerror or error}): make room, then resume."
+        ) from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Names are on the disk only when their folder is."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,73 @@
+"""A tiny run with callbacks: 8x8 images, a batch of 50, so that a mark every 0.1 kimg is two cycles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+from ganzoo.models.mlp import MLPGAN
+from ganzoo.trainer import Trainer
+from tests.common import quiet_trainer
+
+BATCH = 50
+
+
+class Noise(L.LightningDataModule):
+    """Images of noise; batch k of the stream depends on k alone, and the place is that of the model's clock."""
+
+    batch_size = BATCH
+
+    def __init__(self, shape: tuple[int, ...] = (1, 8, 8), num_classes: int = 0) -> None:
+        super().__init__()
+        self.shape, self.num_classes = shape, num_classes
+
+    def train_dataloader(self) -> Stream:
+        return Stream(self)
+
+    def prepare(self, batch: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        return batch
+
+
+class Stream:
+    def __init__(self, data: Noise) -> None:
+        self.data = data
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        assert self.data.trainer is not None
+        k = self.data.trainer.lightning_module.clock.drawn // BATCH  # type: ignore[union-attr,operator]
+        while True:
+            generator = torch.Generator().manual_seed(k)
+            real = torch.rand(BATCH, *self.data.shape, generator=generator) * 2 - 1
+            labels = (
+                torch.randint(self.data.num_classes, (BATCH,), generator=generator) if self.data.num_classes else None
+            )
+            yield real, labels
+            k += 1
+
+
+def tiny(total_kimg: float | None = 1.0, shape: tuple[int, ...] = (1, 8, 8), **options: Any) -> MLPGAN:
+    torch.manual_seed(0)
+    return MLPGAN(shape, hidden=8, latent_dim=4, num_layers=1, total_kimg=total_kimg, **options)
+
+
+def run(
+    gan: MLPGAN,
+    folder: Path,
+    callbacks: list[L.Callback],
+    *,
+    resume: Path | None = None,
+    data: Any = None,
+    **options: Any,
+) -> Trainer:
+    """Fit in ``folder``, from the checkpoint ``resume`` if one is given."""
+    checkpointing = any(isinstance(callback, L.callbacks.Checkpoint) for callback in callbacks)
+    bar = any(isinstance(callback, L.callbacks.ProgressBar) for callback in callbacks)
+    options = {"enable_checkpointing": checkpointing, "enable_progress_bar": bar} | options
+    trainer = quiet_trainer(default_root_dir=str(folder), callbacks=list(callbacks), **options)
+    trainer.fit(gan, datamodule=data or Noise(), ckpt_path=None if resume is None else str(resume), weights_only=True)
+    return trainer
