@@ -9,10 +9,11 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ganzoo.config import Configurable
 from ganzoo.data.batch import Batch
+from ganzoo.data.loader import Loader
 from ganzoo.data.sampler import EndlessSampler
 from ganzoo.errors import UserError
 
@@ -31,7 +32,7 @@ class GANDataModule(Configurable, L.LightningDataModule):
         """
         Args:
             batch_size: Images per step, over all devices and accumulation.
-            num_workers: Loader processes. 0 is best as long as the cache fits into memory.
+            num_workers: Loader processes; 0 for one thread, which is faster as long as the cache fits into memory.
             labels: Whether batches carry classes, for conditional models.
         """
         super().__init__()
@@ -74,7 +75,7 @@ class GANDataModule(Configurable, L.LightningDataModule):
         """Number of classes; 0 unless ``labels`` was asked for."""
         return len(self.class_names) if self.labels else 0
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Micro-batches of this process, in the order of the stream, without end.
 
         World size and rank come from the trainer, ``accumulate`` and ``seed`` from its model.
@@ -92,7 +93,7 @@ class GANDataModule(Configurable, L.LightningDataModule):
         sampler.start = self._start
         # A whole micro-batch is one look-up in the memory map, so this nag of Lightning's is bad advice here.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        return DataLoader(
+        return Loader(
             self.dataset,
             sampler=sampler,
             batch_size=None,

@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ganzoo.data.batch import Batch
-from ganzoo.data.pictures import FORMAT, Labels, Part, Pictures, progress
+from ganzoo.data.pictures import FORMAT, Fault, Labels, Part, Pictures, progress
 from ganzoo.errors import UserError
 
 _BLOCK = 1 << 16
@@ -53,7 +53,7 @@ class Cache(Dataset[Batch]):
         indices = np.asarray(indices)
         rows = indices if self._rows is None else self._rows[indices]
         labels = torch.from_numpy(self._labels[indices]) if self.with_labels and self._labels is not None else None
-        return Batch(torch.from_numpy(self._pixels[rows]), labels)
+        return Batch(torch.from_numpy(self._pixels.take(rows, axis=0)), labels)
 
     @property
     def has_labels(self) -> bool:
@@ -124,32 +124,30 @@ def _fill(pictures: Pictures, folder: Path) -> None:
     """Decode everything. Memory: a few parts, whatever the number of pictures. Written with plain writes, because
     a full disk under a memory map kills the process instead of raising."""
     num, shape = pictures.num, pictures.framing.shape
-    kept, faults = np.zeros(num, np.bool_), []
+    faults: list[Fault] = []
     with open(folder / "pixels.u8", "wb") as pixels, open(folder / "digests", "w+b") as digests:
         for part in progress(pictures.decoded(), num, f"decoding {pictures.title}"):
             faults += part.faults
-            kept[part.indices] = True
             _write(part, pixels, digests)
         pixels.truncate(num * int(np.prod(shape)))
         pixels.flush()
         os.fsync(pixels.fileno())
-        labels = pictures.labels
-        values = labels.values if labels.values is None or kept.all() else labels.values[kept]
-        meta = {
-            "format": FORMAT,
-            "source": pictures.key(),
-            "shape": shape,
-            "num": int(kept.sum()),
-            "bytes": num * int(np.prod(shape)),
-            "class_names": labels.names,
-            "skipped": sorted(faults),
-            "content_hash": _content_hash(shape, Labels(values, labels.names), digests, kept),
-        }
+        labels = _without(faults, pictures.labels)
+        content_hash = _content_hash(shape, labels, digests, num, faults)
     (folder / "digests").unlink()
-    if values is not None:
-        np.save(folder / "labels.npy", values)
-    if not kept.all():
-        np.save(folder / "rows.npy", np.flatnonzero(kept))
+    if labels.values is not None:
+        np.save(folder / "labels.npy", labels.values)
+    if faults:
+        np.save(folder / "rows.npy", np.delete(np.arange(num), [fault.place for fault in faults]))
+    meta = {
+        "source": pictures.key(),
+        "shape": shape,
+        "num": num - len(faults),
+        "bytes": num * int(np.prod(shape)),
+        "class_names": labels.names,
+        "skipped": [[fault.name, fault.reason] for fault in sorted(faults)],
+        "content_hash": content_hash,
+    }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
@@ -161,16 +159,24 @@ def _write(part: Part, pixels: BinaryIO, digests: BinaryIO) -> None:
         digests.write(digest)
 
 
-def _content_hash(shape: tuple[int, ...], labels: Labels, digests: BinaryIO, kept: npt.NDArray[np.bool_]) -> str:
+def _without(faults: list[Fault], labels: Labels) -> Labels:
+    if not faults or labels.values is None:
+        return labels
+    return Labels(np.delete(labels.values, [fault.place for fault in faults]), labels.names)
+
+
+def _content_hash(shape: tuple[int, ...], labels: Labels, digests: BinaryIO, num: int, faults: list[Fault]) -> str:
     """SHA-256 of what training sees: shape, class names, each picture's own hash in their order, and labels."""
     total = hashlib.sha256(json.dumps([FORMAT, shape, labels.names]).encode())
+    digests.truncate(32 * num)
     digests.seek(0)
-    for block in np.array_split(kept, len(kept) // _BLOCK + 1):
-        rows = np.frombuffer(digests.read(32 * len(block)).ljust(32 * len(block), b"\0"), np.uint8).reshape(-1, 32)
-        total.update(rows[block].tobytes())
-    if labels.values is not None:
-        for values in np.array_split(labels.values, len(labels.values) // _BLOCK + 1):
-            total.update(values.astype("<i8").tobytes())
+    missing = np.array([fault.place for fault in faults], np.int64)
+    for start in range(0, num, _BLOCK):
+        rows = np.frombuffer(digests.read(32 * _BLOCK), np.uint8).reshape(-1, 32)
+        here = missing[(missing >= start) & (missing < start + len(rows))] - start
+        total.update(np.delete(rows, here, axis=0).tobytes())
+        if labels.values is not None:
+            total.update(labels.values[start : start + _BLOCK].astype("<i8").tobytes())
     return total.hexdigest()
 
 

@@ -11,7 +11,7 @@ from ganzoo.data.files import Files, Reader, open_files
 from ganzoo.data.framing import Framing
 from ganzoo.data.images import ImageData
 from ganzoo.data.labels import from_file, from_folders
-from ganzoo.data.pictures import PART_BYTES, Labels, Part, Pictures, part, part_size
+from ganzoo.data.pictures import PART_BYTES, Fault, Labels, Part, Pictures, part, part_size
 from ganzoo.errors import UserError
 
 _SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
@@ -122,7 +122,7 @@ class FilePictures(Pictures):
             except MemoryError:
                 raise
             except Exception as error:  # decoders raise anything for a damaged file, SyntaxError included
-                faults.append([name, _reason(error)])
+                faults.append(Fault(index, name, _reason(error)))
             else:
                 indices.append(index)
         return part(indices, pixels, faults)

@@ -29,7 +29,15 @@ class Part(NamedTuple):
     indices: npt.NDArray[np.int64]
     pixels: Sequence[Pixels]  # each (C, H, W)
     digests: list[bytes]  # SHA-256 of each picture's pixels
-    faults: list[list[str]]  # [name, reason]
+    faults: list[Fault]
+
+
+class Fault(NamedTuple):
+    """A picture that could not be decoded."""
+
+    place: int
+    name: str
+    reason: str
 
 
 class Labels(NamedTuple):
@@ -86,7 +94,7 @@ class Pictures(ABC):
                     future.cancel()
 
 
-def part(indices: Sequence[int], pixels: Iterable[Pixels], faults: list[list[str]] | None = None) -> Part:
+def part(indices: Sequence[int], pixels: Iterable[Pixels], faults: list[Fault] | None = None) -> Part:
     """A :class:`Part` with its digests, computed in the thread that decoded it."""
     pixels = list(pixels)
     digests = [hashlib.sha256(np.ascontiguousarray(x).data).digest() for x in pixels]

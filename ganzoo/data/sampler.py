@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch.utils.data import DistributedSampler
 
 from ganzoo import streams
 from ganzoo.errors import UserError
 
 Indices = npt.NDArray[np.int64]
+
+_AHEAD = 4096  # places looked up at once: the cost is in the number of calls, not in their size
+_ROUNDS = 8
 
 
 class EndlessSampler(DistributedSampler[Indices]):
@@ -48,39 +50,64 @@ class EndlessSampler(DistributedSampler[Indices]):
         super().__init__(range(num or 1), num_replicas=world, rank=rank, seed=seed)  # type: ignore[arg-type]
         self.num, self.batch_size, self.accumulate = num, batch_size, accumulate
         self.start = 0  # images that were drawn before the next iterator
-        self._order: tuple[int, Indices] | None = None
 
     def __iter__(self) -> Iterator[Indices]:
-        place = self.start
+        start = self.start
         while True:
-            yield from self.joint_batch(place)
-            place += self.batch_size
+            batches = start + self.batch_size * np.arange(max(1, _AHEAD // self.batch_size), dtype=np.int64)
+            yield from self.at(self.places(batches)).reshape(-1, self.micro)
+            start = int(batches[-1]) + self.batch_size
 
     def __len__(self) -> int:
         raise TypeError("the stream of pictures has no end, hence no length")
 
-    def joint_batch(self, place: int) -> Iterator[Indices]:
-        """This process's micro-batches of the joint batch that starts at ``place``."""
-        micro = self.batch_size // (self.num_replicas * self.accumulate)
-        for m in range(self.accumulate):
-            first = place + (m * self.num_replicas + self.rank) * micro
-            yield self.at(np.arange(first, first + micro, dtype=np.int64))
+    @property
+    def micro(self) -> int:
+        """Pictures in a micro-batch of one process."""
+        return self.batch_size // (self.num_replicas * self.accumulate)
+
+    def places(self, batches: Indices) -> Indices:
+        """This process's places (k, accumulate, micro) of the joint batches that begin at ``batches`` (k,)."""
+        blocks = np.arange(self.accumulate, dtype=np.int64) * self.num_replicas + self.rank
+        return batches[:, None, None] + blocks[:, None] * self.micro + np.arange(self.micro)
 
     def at(self, places: Indices) -> Indices:
-        """The indices at these places of the stream."""
+        """The index at each of these places of the stream, int64 of the same shape."""
         if self.num is None:
             return places
         epochs, entries = np.divmod(places, self.num)
         result = np.empty_like(places)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
-            result[here] = self._permutation(epoch)[entries[here]]
+            result[here] = permute(entries[here], self.num, self.seed, "order", epoch)
         return result
 
-    def _permutation(self, epoch: int) -> npt.NDArray[np.integer]:
-        if self._order is None or self._order[0] != epoch:
-            assert self.num is not None
-            small = torch.int32 if self.num < 2**31 else torch.int64
-            generator = streams.generator(self.seed, "order", epoch)
-            self._order = epoch, torch.randperm(self.num, generator=generator, dtype=small).numpy()
-        return self._order[1]
+
+def permute(entries: Indices, num: int, *key: int | str) -> Indices:
+    """The given entries (k,) of a permutation of 0 to num - 1 that belongs to ``key``, without making all of it.
+
+    A Feistel network on the smallest power of two that holds ``num``, repeated where it leaves the range (Black
+    and Rogaway 2002, "Ciphers with arbitrary finite domains"): no memory, whatever the number of pictures.
+    """
+    bits = max(2, (num - 1).bit_length())
+    low, high = np.uint64(bits // 2), np.uint64(bits - bits // 2)
+    low_mask, high_mask = (np.uint64((1 << int(width)) - 1) for width in (low, high))
+    keys = [np.uint64(streams.key(*key, i)) for i in range(_ROUNDS)]
+    result = entries.astype(np.uint64)
+    inside = np.zeros(result.shape, np.bool_)
+    while not inside.all():
+        todo = result[~inside]
+        left, right = todo >> low, todo & low_mask
+        for i in range(0, _ROUNDS, 2):
+            left ^= _mix(right + keys[i]) & high_mask
+            right ^= _mix(left + keys[i + 1]) & low_mask
+        result[~inside] = left << low | right
+        inside = result < num
+    return result.astype(np.int64)
+
+
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Scrambled numbers: the finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
