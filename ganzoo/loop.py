@@ -129,8 +129,6 @@ class Loop(L.LightningModule):
         for part in parts:
             part.after_backward(turn)
         optimizer.step()
-        if torch.is_autocast_enabled(self.device.type):
-            torch.clear_autocast_cache()  # it holds half-precision copies of the weights that have just moved
         for part in parts:
             part.after_step(turn)
 
@@ -162,17 +160,16 @@ class Loop(L.LightningModule):
             return self._add_terms(loss, turn, parts)
 
     def _add_terms(self, loss: Tensor, turn: Turn, parts: list[Part]) -> Tensor:
-        weight = value_at(self.adversarial_weight, turn.kimg)
-        if weight != 1.0:
-            loss = loss * weight
+        total = loss * value_at(self.adversarial_weight, turn.kimg)
         for part in parts:
             term = part(turn)
             if term is not None:
-                loss = loss + term
+                total = total + term
+                turn.logs["total/d" if turn.player == "discriminator" else "total/g"] = total
         for name, value in turn.logs.items():
             self.meter.add(name, value.detach(), turn.number)
         turn.logs.clear()
-        return loss
+        return total
 
     def _backward(self, loss: Tensor) -> None:
         """Outside of autocast, or even float32 passes would get half-precision gradients."""

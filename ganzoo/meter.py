@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +15,14 @@ class Meter:
     def __init__(self) -> None:
         self._fresh: dict[str, list[Tensor]] = {}
         self._read: dict[str, list[float]] = {}
-        self._turns: dict[str, list[int]] = {}
+        self._turns: dict[str, list[tuple[int, int]]] = {}  # (running number of the value, turn)
+        self._count = 0
 
     def add(self, name: str, value: Tensor, turn: int) -> None:
         """Keep a scalar tensor under ``name``; ``turn`` is the number of the turn that it belongs to."""
         self._fresh.setdefault(name, []).append(value)
-        self._turns.setdefault(name, []).append(turn)
+        self._turns.setdefault(name, []).append((self._count, turn))
+        self._count += 1
 
     def values(self) -> dict[str, list[float]]:
         """All values by name since the last :meth:`clear`, in the order of their turns."""
@@ -35,22 +38,25 @@ class Meter:
     def clear(self) -> None:
         for kept in (self._fresh, self._read, self._turns):
             kept.clear()
+        self._count = 0
 
     def first_bad(self) -> tuple[str, int] | None:
         """Name and turn of the earliest value that is not finite, or None."""
         found = [
-            (turn, name)
+            (count, name, turn)
             for name, values in self.values().items()
-            for value, turn in zip(values, self._turns[name], strict=True)
+            for value, (count, turn) in zip(values, self._turns[name], strict=True)
             if not math.isfinite(value)
         ]
-        return (min(found)[1], min(found)[0]) if found else None
+        return min(found)[1:] if found else None
 
-    def state(self) -> dict[str, list[list[float]]]:
+    def state(self) -> dict[str, Any]:
         """Plain data for the checkpoint: a run that stops between two readings loses none."""
-        return {name: [list(values), [float(t) for t in self._turns[name]]] for name, values in self.values().items()}
+        values = {name: list(values) for name, values in self.values().items()}
+        return {"values": values, "turns": {name: list(turns) for name, turns in self._turns.items()}}
 
-    def load(self, state: dict[str, list[list[float]]]) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         self.clear()
-        self._read = {name: list(values) for name, (values, _) in state.items()}
-        self._turns = {name: [int(t) for t in turns] for name, (_, turns) in state.items()}
+        self._read = {name: list(values) for name, values in state["values"].items()}
+        self._turns = {name: [(count, turn) for count, turn in turns] for name, turns in state["turns"].items()}
+        self._count = 1 + max((count for turns in self._turns.values() for count, _ in turns), default=-1)
