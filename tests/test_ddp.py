@@ -1,0 +1,92 @@
+"""Two gloo processes through the shipped code equal one process with the joint batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ganzoo.data import Digits
+from ganzoo.errors import UserError
+from ganzoo.models import DCGAN
+from tests.common import max_difference, quiet_trainer
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict[str, dict]:
+    folder = tmp_path_factory.mktemp("ddp")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GANZOO_CACHE": str(folder / "cache")}
+    for devices in (1, 2):
+        command = [sys.executable, str(ROOT / "tests" / "ddp_scenarios.py"), str(folder), str(devices)]
+        done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
+
+
+def test_strategy_is_chosen_by_itself(results) -> None:
+    assert results["plain-2-0"]["strategy"] == "GANDDPStrategy"
+    assert results["plain-1-0"]["strategy"] == "SingleDeviceStrategy"
+
+
+@pytest.mark.parametrize("name", ["plain", "accumulated"])
+def test_two_processes_equal_one(results, name) -> None:
+    """R1 on every other turn, WGAN-GP, dropout, noise, two passes in a turn, two D turns per cycle, EMA."""
+    one, first, second = results[f"{name}-1-0"], results[f"{name}-2-0"], results[f"{name}-2-1"]
+    assert one["images"] == first["images"] == 4 * 2 * 16
+    assert max_difference(first["state"], second["state"]) == 0.0
+    assert max_difference(one["state"], first["state"]) < 1e-5
+
+
+def test_the_comparison_fails_when_nothing_is_averaged(results) -> None:
+    assert max_difference(results["not_averaged-1-0"]["state"], results["not_averaged-2-0"]["state"]) > 1e-3
+    assert max_difference(results["not_averaged-2-0"]["state"], results["not_averaged-2-1"]["state"]) > 1e-3
+
+
+def test_running_statistics_agree_over_ranks_with_batch_norm(results) -> None:
+    first, second = results["batch_norm-2-0"]["state"], results["batch_norm-2-1"]["state"]
+    assert max_difference(first, second) == 0.0
+    one = results["batch_norm-1-0"]["state"]
+    means = [k for k in one if k.endswith("running_mean")]
+    assert means
+    # Each rank normalizes its own half, so weights differ from one process; the first layer's mean hardly does.
+    assert (one[means[0]] - first[means[0]]).abs().max() < 1e-2
+
+
+def test_a_gradient_missing_on_one_rank_counts_as_zero_and_hangs_nothing(results) -> None:
+    assert max_difference(results["unequal-2-0"]["state"], results["unequal-2-1"]["state"]) == 0.0
+
+
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
+def test_sharding_strategies_are_refused(name, monkeypatch) -> None:
+    from lightning.pytorch import strategies
+
+    from ganzoo.strategy import check_strategy
+
+    cls = {"fsdp": strategies.FSDPStrategy, "deepspeed": strategies.DeepSpeedStrategy}[name]
+    trainer = quiet_trainer(max_steps=1)
+    monkeypatch.setattr(trainer.strategy, "__class__", cls, raising=False)
+    with pytest.raises(UserError, match="cannot train a GAN"):
+        check_strategy(trainer)
+
+
+def test_plain_ddp_is_refused_with_the_way_out() -> None:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.strategies import DDPStrategy
+
+    trainer = Trainer(accelerator="cpu", devices=2, strategy=DDPStrategy(), logger=False, enable_checkpointing=False)
+    from ganzoo.strategy import check_strategy
+
+    with pytest.raises(UserError, match="gan_ddp"):
+        check_strategy(trainer)
+
+
+def test_an_indivisible_batch_is_refused_with_the_numbers() -> None:
+    gan = DCGAN(8, 1, width=4, accumulate=3, total_kimg=1)
+    with pytest.raises(UserError, match=r"16.*3"):
+        quiet_trainer().fit(gan, Digits(image_size=8, batch_size=16))
