@@ -24,6 +24,8 @@ def activation_norm(name: NormName, channels: int) -> nn.Module:
     return nn.Identity()
 
 
-def weight_norm(name: NormName, layer: nn.Module) -> nn.Module:
-    """The layer itself, with spectral normalization (Miyato 2018) of its weight for ``spectral``."""
-    return spectral_norm(layer) if name == "spectral" else layer
+def normalize_weights(name: NormName, network: nn.Module) -> None:
+    """For ``spectral``: spectral normalization (Miyato 2018) of every weight in the network, as it is by now."""
+    if name == "spectral":
+        for layer in [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Embedding)]:
+            spectral_norm(layer)

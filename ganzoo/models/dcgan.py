@@ -23,7 +23,7 @@ from ganzoo.config import default
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Generator
 from ganzoo.latents import Latents, Uniform
-from ganzoo.layers.norm import NormName, activation_norm, weight_norm
+from ganzoo.layers.norm import NormName, activation_norm, normalize_weights
 from ganzoo.optim import Adam, Optimizer
 
 
@@ -103,14 +103,15 @@ class DCGANDiscriminator(nn.Module):
 
     def __init__(self, widths: list[int], channels: int, num_classes: int, norm: NormName) -> None:
         super().__init__()
-        layers: list[nn.Module] = [weight_norm(norm, nn.Conv2d(channels, widths[0], 4, 2, 1)), _leaky()]
+        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), _leaky()]
         for narrow, wide in pairwise(widths):
             conv = nn.Conv2d(narrow, wide, 4, 2, 1, bias=norm in ("none", "spectral"))
-            layers += [weight_norm(norm, conv), activation_norm(norm, wide), _leaky()]  # (N, wide, s/2, s/2)
+            layers += [conv, activation_norm(norm, wide), _leaky()]  # (N, wide, s/2, s/2)
         self.layers = nn.Sequential(*layers)  # (N, widths[-1], 4, 4)
-        self.head = weight_norm(norm, nn.Conv2d(widths[-1], 1, 4))
-        self.embed = weight_norm(norm, nn.Embedding(num_classes, widths[-1])) if num_classes else None
+        self.head = nn.Conv2d(widths[-1], 1, 4)
+        self.embed = nn.Embedding(num_classes, widths[-1]) if num_classes else None
         self.apply(initialize)
+        normalize_weights(norm, self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         features = self.layers(images)
@@ -123,8 +124,7 @@ class DCGANDiscriminator(nn.Module):
 def initialize(module: nn.Module) -> None:
     """Section 4: weights from N(0, 0.02), scales of batch normalization from N(1, 0.02), biases zero."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
-        weight = getattr(module, "parametrizations", {"weight": module}).get("weight", module)  # spectral norm keeps it
-        nn.init.normal_(getattr(weight, "original", module.weight), 0.0, 0.02)
+        nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm):
         nn.init.normal_(module.weight, 1.0, 0.02)
     if isinstance(getattr(module, "bias", None), nn.Parameter):
