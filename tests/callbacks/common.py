@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ganzoo.models.mlp import MLPGAN
+from ganzoo.parts import Part, Turn
 from ganzoo.trainer import Trainer
 from tests.common import quiet_trainer
 
@@ -71,3 +72,30 @@ def run(
     trainer = quiet_trainer(default_root_dir=str(folder), callbacks=list(callbacks), **options)
     trainer.fit(gan, datamodule=data or Noise(), ckpt_path=None if resume is None else str(resume), weights_only=True)
     return trainer
+
+
+class Dies(Exception):
+    """Stands for a kill: nobody catches it, nothing is saved."""
+
+
+class At(Part):
+    """Calls a function after the step of one turn of a player."""
+
+    def __init__(self, player: str, number: int, action: Any) -> None:
+        super().__init__()
+        self.players = (player,)  # type: ignore[assignment]
+        self.number, self.action = number, action
+
+    def after_step(self, turn: Turn) -> None:
+        if turn.number == self.number:
+            self.action()
+
+
+def die() -> None:
+    raise Dies
+
+
+def same_state(a: MLPGAN, b: MLPGAN) -> bool:
+    """Whether all weights, averages and buffers are equal bit by bit."""
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
