@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +27,7 @@ from ganzoo.data.batch import Batch
 from ganzoo.data.pictures import FORMAT, Fault, Labels, Part, Pictures, progress
 from ganzoo.errors import UserError
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 13
 
 
 class Cache(Dataset[Batch]):
@@ -42,7 +42,7 @@ class Cache(Dataset[Batch]):
         self.shape: tuple[int, int, int] = tuple(meta["shape"])
         self.class_names: list[str] = meta["class_names"]
         self.content_hash: str = meta["content_hash"]
-        self.skipped: list[list[str]] = meta["skipped"]
+        self.skipped = [Fault(*fault) for fault in meta["skipped"]]
         self._num: int = meta["num"]
         self._open()
 
@@ -80,47 +80,70 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganzoo"
 
 
-def find(key: str, *, labels: bool = False) -> Cache | None:
-    """The cache of that key, if it is there and whole."""
+def find(key: str, *, labels: bool = False, skip: bool = True) -> Cache | None:
+    """The cache of that key, if it is there and whole, and lacks no picture unless ``skip`` allows that."""
     folder = cache_root() / "images" / key
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        if (folder / "pixels.u8").stat().st_size != meta["bytes"]:
+        if (folder / "pixels.u8").stat().st_size != meta["bytes"] or (meta["skipped"] and not skip):
             return None
         return Cache(folder, labels=labels)
     except (OSError, ValueError, KeyError):
         return None
 
 
-def build(pictures: Pictures, key: str) -> Cache:
-    """Find the cache of ``pictures``, or decode them into a new one; processes that start together build it once.
+def open_or_build(pictures: Pictures, *, labels: bool = False, skip: bool = False) -> Cache:
+    """The cache of ``pictures``, decoded if it is not there; processes that start together build it once.
+
+    Args:
+        pictures: What it is made from.
+        labels: Whether batches carry labels.
+        skip: Whether pictures that cannot be decoded are left out.
 
     Raises:
-        UserError: No pictures, or no room on the disk.
+        UserError: No pictures, corrupt ones unless they are skipped, or no room on the disk.
     """
+    key = pictures.cache_name()
+    found = find(key, labels=labels, skip=skip)
+    if found is not None:
+        return found
+    if pictures.num == 0:
+        raise UserError(f"There are no pictures in {pictures.title}; give a folder or archive of some.")
     with _one_at_a_time(key):
-        found = find(key)
-        if found is not None:
-            return found
-        folder = cache_root() / "images" / key
-        half = folder.with_name(f"{key}.partial")
-        for rest in (half, folder):  # left by a build that was killed, or damaged
-            shutil.rmtree(rest, ignore_errors=True)
-        _check_disk(pictures)
-        try:
-            half.mkdir()
-            _fill(pictures, half)
-            os.replace(half, folder)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise UserError(f"The disk is full: {_need(pictures)}.") from error
-            raise
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
-        return Cache(folder)
+        if find(key, skip=skip) is None:
+            _build(pictures, cache_root() / "images" / key, skip)
+    return Cache(cache_root() / "images" / key, labels=labels)
 
 
-def _fill(pictures: Pictures, folder: Path) -> None:
+def _build(pictures: Pictures, folder: Path, skip: bool) -> None:
+    half = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(half, ignore_errors=True)  # left by a build that was killed
+    _check_disk(pictures)
+    try:
+        half.mkdir()
+        faults = _fill(pictures, half)
+        if faults and not skip:
+            raise UserError(
+                f"{len(faults)} of {pictures.num} pictures of {pictures.title} cannot be decoded: "
+                f"{in_words(faults)}; replace them, or set corrupt to skip."
+            )
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or lacking pictures
+        os.replace(half, folder)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(f"The disk is full: {_need(pictures)}.") from error
+        raise
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def in_words(faults: Sequence[Fault]) -> str:
+    """The first few pictures that cannot be decoded, each with its reason, and how many more there are."""
+    named = ", ".join(f"{fault.name} ({fault.reason})" for fault in faults[:3])
+    return named + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")
+
+
+def _fill(pictures: Pictures, folder: Path) -> list[Fault]:
     """Decode everything. Memory: a few parts, whatever the number of pictures. Written with plain writes, because
     a full disk under a memory map kills the process instead of raising."""
     num, shape = pictures.num, pictures.framing.shape
@@ -145,10 +168,11 @@ def _fill(pictures: Pictures, folder: Path) -> None:
         "num": num - len(faults),
         "bytes": num * int(np.prod(shape)),
         "class_names": labels.names,
-        "skipped": [[fault.name, fault.reason] for fault in sorted(faults)],
+        "skipped": sorted(faults),
         "content_hash": content_hash,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+    return sorted(faults)
 
 
 def _write(part: Part, pixels: BinaryIO, digests: BinaryIO) -> None:

@@ -114,10 +114,10 @@ class Zip(Files):
             yield from (name for name in archive.namelist() if is_picture(name))
 
     def read(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Reader, int]]:
-        with self._open() as archive:
-            for name in sorted(archive.namelist()):
-                if wanted(name):
-                    yield name, partial(archive.read, name), 0
+        archive = self._open()  # the readers keep it open for as long as any of them is needed
+        for name in sorted(archive.namelist()):
+            if wanted(name):
+                yield name, partial(archive.read, name), 0
 
     def _open(self) -> zipfile.ZipFile:
         try:

@@ -91,14 +91,10 @@ class ImageData(GANDataModule):
         Raises:
             UserError: No pictures, pictures that are corrupt and not to be skipped, or no room for the cache.
         """
-        key = self.pictures.cache_name()
-        if cache.find(key) is None:
-            if self.pictures.num == 0:
-                raise UserError(f"There are no pictures in {self.pictures.title}; give a folder or archive of some.")
-            cache.build(self.pictures, key)
-        found = cache.Cache(cache.cache_root() / "images" / key, labels=self.num_classes > 0)
+        found = cache.open_or_build(self.pictures, labels=self.num_classes > 0, skip=self.corrupt == "skip")
         if found.skipped:
-            self._say_corrupt(found.skipped, len(found))
+            names = cache.in_words(found.skipped)
+            warnings.warn(f"skipped {len(found.skipped)} pictures that cannot be decoded: {names}", stacklevel=2)
         return found
 
     @property
@@ -111,7 +107,8 @@ class ImageData(GANDataModule):
 
     def prepare_data(self) -> None:
         """Decode, once per machine; Lightning calls it in one process before the others go on."""
-        self._check_number(self.pictures.num if cache.find(self.pictures.cache_name()) is None else self.num)
+        if cache.find(self.pictures.cache_name()) is None:
+            self._check_number(self.pictures.num)  # before anything is decoded
         self._check_number(self.num)
 
     def setup(self, stage: str | None = None) -> None:
@@ -139,13 +136,3 @@ class ImageData(GANDataModule):
                 f"{self.pictures.title} has {num} pictures, fewer than one batch of {self.batch_size}; "
                 f"set batch_size to {num} or less, or give more pictures."
             )
-
-    def _say_corrupt(self, skipped: list[list[str]], num: int) -> None:
-        named = ", ".join(f"{name} ({reason})" for name, reason in skipped[:3])
-        more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        if self.corrupt == "refuse":
-            raise UserError(
-                f"{len(skipped)} of {num + len(skipped)} pictures of {self.pictures.title} cannot be decoded: "
-                f"{named}{more}; replace them, or set corrupt to skip."
-            )
-        warnings.warn(f"skipped {len(skipped)} pictures that cannot be decoded: {named}{more}", stacklevel=3)

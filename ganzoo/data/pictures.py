@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ganzoo.data.framing import Framing, Pixels
 
 FORMAT = 1  # of the cache
-PART_BYTES = 1 << 22  # decoded; a few parts are in memory at a time
+PART_BYTES = 1 << 20  # decoded; a few parts are in memory at a time
 
 
 class Part(NamedTuple):

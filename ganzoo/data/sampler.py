@@ -52,9 +52,9 @@ class EndlessSampler(DistributedSampler[Indices]):
         self.start = 0  # images that were drawn before the next iterator
 
     def __iter__(self) -> Iterator[Indices]:
-        start = self.start
+        start, ahead = self.start, max(1, min(_AHEAD, self.num or _AHEAD) // self.batch_size)
         while True:
-            batches = start + self.batch_size * np.arange(max(1, _AHEAD // self.batch_size), dtype=np.int64)
+            batches = start + self.batch_size * np.arange(ahead, dtype=np.int64)
             yield from self.at(self.places(batches)).reshape(-1, self.micro)
             start = int(batches[-1]) + self.batch_size
 
