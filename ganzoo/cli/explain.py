@@ -1,0 +1,140 @@
+"""One sentence in place of the parser's page: what was given, what is allowed, and the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ganzoo.cli import trust
+from ganzoo.cli.arguments import Request
+from ganzoo.cli.places import Places, class_names, option_names
+from ganzoo.cli.words import did_you_mean
+
+
+def sentence(message: str, request: Request, options: Iterable[str] = ()) -> str:
+    """What is wrong, in one sentence.
+
+    Args:
+        message: The parser's.
+        request: What it could not accept.
+        options: Names of all plain options, without dashes.
+    """
+    places = Places(request)
+    for pattern, explain in _RULES:
+        if found := re.search(pattern, message, re.MULTILINE):
+            return explain(found, places, list(options))
+    return one_line(message)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """The text without its line breaks, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[:limit]}..."
+
+
+def _required(found: re.Match[str], places: Places, options: list[str]) -> str:
+    missing = " and ".join(sorted(found[1].split(", "), reverse=True))
+    return (
+        f"A run needs {missing}: give --config with a recipe, such as quickstart.yaml, or for example "
+        "--model DCGAN --data Digits (ganzoo list shows all)."
+    )
+
+
+def _needs(found: re.Match[str], places: Places, options: list[str]) -> str:
+    return f"{places.where(found[1])} needs a value for {found[2]}: give --{places.path(found[1])}.{found[2]}."
+
+
+def _unrecognized(found: re.Match[str], places: Places, options: list[str]) -> str:
+    given = found[1].split()[0].partition("=")[0]
+    if not given.startswith("-"):
+        return f"{given!r} was not expected: options are written as --name value."
+    return f"There is no option {given}{did_you_mean(given, [f'--{name}' for name in options])}; see ganzoo fit --help."
+
+
+def _denied(found: re.Match[str], places: Places, options: list[str]) -> str:
+    module = found[1].rpartition(".")[0]
+    return (
+        f"The class {found[1]}{places.naming(found[1])} belongs neither to ganzoo nor to a module that you named: if you "
+        f"trust it, add --import {module}."
+    )
+
+
+def _unknown_class(found: re.Match[str], places: Places, options: list[str]) -> str:
+    return f"There is no class {found[1]}{places.naming(found[1])}{did_you_mean(found[1], class_names())}; see ganzoo list."
+
+
+def _missing_class(found: re.Match[str], places: Places, options: list[str]) -> str:
+    return (
+        f"There is no class {found[1]}{places.naming(found[1])}"
+        f"{did_you_mean(found[1].rpartition('.')[2], class_names())}; see ganzoo list."
+    )
+
+
+def _unknown_key(found: re.Match[str], places: Places, options: list[str]) -> str:
+    key = found[1].split(".")[0]
+    if key == "class_path":
+        beside = places.beside_class_path()
+        return f"{beside} is beside class_path: options of a class belong into its init_args."
+    place = places.find(key)
+    if place is None:
+        return f"There is no setting {found[1]}{did_you_mean(key, options)}."
+    names = option_names(place.owner) if place.owner else _groups(options)
+    return f"There is no setting {place.path}{place.source}{did_you_mean(key, [*names, *place.others])}."
+
+
+def _unknown_in_group(found: re.Match[str], places: Places, options: list[str]) -> str:
+    group, key = found[1], found[2].split(".")[0]
+    names = [name.removeprefix(f"{group}.") for name in options if name.startswith(f"{group}.")]
+    return f"There is no setting {places.where(key)}{did_you_mean(key, names)}."
+
+
+def _wrong_value(found: re.Match[str], places: Places, options: list[str]) -> str:
+    kind, value = found[2], found[3]
+    if choices := re.fullmatch(r"typing\.Literal\[(.*)\]", kind):
+        names = [name.strip(" '\"") for name in choices[1].split(",")]
+        return f"{places.where(found[1])} was {value}, but must be one of {', '.join(names)}{did_you_mean(value, names)}."
+    return f"{places.where(found[1])} was {value}, but must be {_kind(kind)}."
+
+
+def _wrong_union(found: re.Match[str], places: Places, options: list[str]) -> str:
+    kinds = [_kind(kind) for kind in re.split(r", (?![^\[]*\])", found[2])]
+    return f"{places.where(found[1])} was {found[3]}, but must be {' or '.join(kinds)}."
+
+
+def _no_value(found: re.Match[str], places: Places, options: list[str]) -> str:
+    return f"{places.without_value(found[1])} needs a value."
+
+
+def _kind(text: str) -> str:
+    """A type as a user would say it."""
+    name = re.sub(r"<class '([^']*)'>", r"\1", text.strip())
+    return _KINDS.get(name, name.rpartition(".")[2])
+
+
+def _groups(options: list[str]) -> list[str]:
+    return list(dict.fromkeys(name.split(".")[0] for name in options))
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "NoneType": "null",
+    "ganzoo.schedules.Schedule": "a Schedule",
+}
+
+#: The most telling part of a message first: it repeats what it was given in many ways.
+_RULES = (
+    (r"^the following arguments are required: (.*)$", _required),
+    (r"^unrecognized arguments: (.*)$", _unrecognized),
+    (r"Importing '([\w.]+)' is not allowed", _denied),
+    (r"Group '([\w.]+)' does not accept option '([\w.]+)'", _unknown_in_group),
+    (r"Option '([\w.+]+)' is not accepted", _unknown_key),
+    (r"Expected a dot import path string: ([A-Za-z_]\w*)$", _unknown_class),
+    (r"Problem with given class_path '([\w.]+)'", _missing_class),
+    (r'Parser key "([\w.]+)":(?:(?!Parser key)[\s\S])*arguments are required: ([\w.]+)', _needs),
+    (r'Parser key "([\w.]+)":\s+Expected a (.*?)\. Got value: (.*)$', _wrong_value),
+    (r'Parser key "([\w.]+)":\s+Does not validate(?:(?!Parser key)[\s\S])*?Subtypes: \[(.*)\]$[\s\S]*?Given value: (.*)$', _wrong_union),
+    (r"^argument (--[\w.]+): expected one argument", _no_value),
+)

@@ -1,0 +1,150 @@
+"""The parser of ``ganzoo fit``: Lightning's, with ganzoo's classes, links and callbacks."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from ganzoo import callbacks
+from ganzoo.cli.arguments import Request
+from ganzoo.cli.facts import FACTS
+from ganzoo.data import GANDataModule
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN
+from ganzoo.trainer import Trainer
+
+#: Callbacks with options of their own.
+GROUPS = {
+    "log": callbacks.Log,
+    "samples": callbacks.Samples,
+    "checkpoint": callbacks.Checkpoint,
+    "progress": callbacks.Progress,
+}
+
+
+#: Where parts are; all of them are loaded, so that their short names resolve.
+HOMES = ("models", "data", "losses", "penalties", "schedules", "optim", "latents", "augment", "callbacks", "loggers")
+
+
+class ParseError(argparse.ArgumentError):
+    """What the parser could not accept, in its own many words."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(None, message)
+
+
+class Parser(LightningArgumentParser):
+    """Raises what it cannot accept instead of printing a page."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ParseError(message) from ex
+
+
+class FitCLI(LightningCLI):
+    """Parses a command line, and builds what it names: ``model``, ``datamodule``, ``trainer``."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        load_parts()
+        super().__init__(
+            GAN,
+            GANDataModule,
+            save_config_callback=None,
+            trainer_class=Trainer,
+            trainer_defaults={
+                "max_epochs": -1,
+                "num_sanity_val_steps": 0,
+                "inference_mode": False,
+                "use_distributed_sampler": False,
+                "enable_model_summary": False,
+            },
+            parser_kwargs={"allow_abbrev": False, "prog": "ganzoo fit", "description": "Train a GAN."},
+            parser_class=Parser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=request.arguments,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # ganzoo's checkpoints say themselves how to build the model
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed", type=int, default=0, help="Seed of all random numbers.")
+        parser.add_argument("--import", type=list[str], default=[], help="Modules whose classes the config names.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name in FACTS:
+            parser.link_arguments("data", f"model.init_args.{name}", self._fact(name), apply_on="instantiate")
+        for key, cls in GROUPS.items():
+            parser.add_lightning_class_args(cls, key)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Lightning would do everything at once; here each step is a method."""
+        self.config: Any = {}
+
+    def _set_seed(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def parse(self) -> None:
+        """Read the command line and the configs.
+
+        Raises:
+            ParseError: For what is not accepted.
+        """
+        self.config = self.parser.parse_args(self.request.arguments)
+        self.config["import"] = list(self.request.imports)
+
+    def build(self) -> None:
+        """Make data and model.
+
+        Raises:
+            UserError: What a constructor refuses.
+        """
+        try:
+            self.config_init = self.parser.instantiate_classes(self.config)
+        except ValueError as error:  # the parser wraps what a link raises
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, UserError):
+                cause = cause.__cause__
+            raise cause or error from error
+        self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
+
+    def resolved(self, config: Any = None) -> dict[str, Any]:
+        """All settings as plain data."""
+        text = self.parser.dump(self.config if config is None else config, skip_none=False)
+        content: dict[str, Any] = yaml.safe_load(text)
+        return content
+
+    def _fact(self, name: str) -> Callable[[GANDataModule], Any]:
+        def compute(data: GANDataModule) -> Any:
+            if hasattr(data, name):
+                return getattr(data, name)
+            model = self.config["model"]["class_path"]
+            if name in self.config["model"]["init_args"]:
+                raise UserError(
+                    f"The model {model.rpartition('.')[2]} needs to know the {name} of its data, and "
+                    f"{type(data).__name__} has none: choose another model, such as MLPGAN, or images."
+                )
+            return None  # the model does not ask for it
+
+        compute.__name__ = name
+        return compute
+
+
+
+def load_parts() -> None:
+    """Import every module that holds parts."""
+    for home in HOMES:
+        if importlib.util.find_spec(f"ganzoo.{home}"):
+            module = importlib.import_module(f"ganzoo.{home}")
+            for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
+                importlib.import_module(found.name)

@@ -1,0 +1,34 @@
+"""Lightning's remarks that are of no use, or wrong, for a run of ganzoo; everything else is shown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+#: Beginnings of warnings that say nothing to act on.
+_WARNINGS = (
+    r".*dataloader_iter",  # the loop takes its batches itself, by design
+    r".*module\(s\) in eval mode",  # the averaged generator
+    r".*does not have many workers",
+    r".*LeafSpec",
+    r".*`isinstance\(treespec, LeafSpec\)`",
+    r".*Checkpoint directory .* exists and is not empty",
+    r".*`weights_only",
+    r".*resuming from a checkpoint saved in the middle of an epoch|.*You're resuming from a checkpoint",
+    r".*has no `state_dict`",
+)
+
+
+def silence() -> None:
+    """Filter what Lightning prints."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    for pattern in _WARNINGS:
+        warnings.filterwarnings("ignore", pattern)
+    for name in (
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.rank_zero",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,108 @@
+"""``ganzoo fit`` once Lightning is there: parse, build, train."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ganzoo import callbacks
+from ganzoo.callbacks.stop import was_interrupted
+from ganzoo.cli import explain, resume, rundir, trust
+from ganzoo.cli.announce import Announce
+from ganzoo.cli.arguments import Request
+from ganzoo.cli.parser import GROUPS, FitCLI, ParseError
+from ganzoo.errors import TrainingError, UserError
+from ganzoo.trainer import Trainer
+
+
+def fit(request: Request) -> int:
+    """Train what a command line asks for; returns the exit code."""
+    trust.import_modules(request.imports)
+    trust.restrict_parser(request.imports)
+    cli = _parse(request)
+    if request.resume and (complete := resume.prepare(cli, request.resume)):
+        print(complete)
+        return 0
+    L.seed_everything(cli.config["seed"], workers=True, verbose=False)
+    cli.build()
+    run_dir = _open_run(cli)
+    trainer = _trainer(cli, run_dir)
+    _train(cli, trainer)
+    return 0
+
+
+def _parse(request: Request) -> FitCLI:
+    cli = FitCLI(request)
+    try:
+        cli.parse()
+    except ParseError as error:
+        options = [action.dest for action in cli.parser._actions]
+        raise UserError(explain.sentence(str(error), request, options)) from error
+    return cli
+
+
+def _open_run(cli: FitCLI) -> Path | None:
+    """The run's directory, with its config.yaml. Only the first process makes it; the others hear of it later."""
+    if rank_zero_only.rank != 0:
+        return None
+    if cli.request.resume:
+        resume.update_config(cli, cli.request.resume)
+        return cli.request.resume
+    names = [path.stem for path in cli.request.configs] or [type(cli.model).__name__.lower()]
+    return rundir.create(cli.request.run_dir, names[0], rundir.config_text(cli.resolved()))
+
+
+def _trainer(cli: FitCLI, run_dir: Path | None) -> Trainer:
+    config = dict(cli.config_init["trainer"])
+    if config["default_root_dir"] is not None:
+        raise UserError("trainer.default_root_dir was given, but a run has its own directory: use --run_dir.")
+    own = [cli.config_init[key] for key in GROUPS]
+    config["callbacks"] = [Announce(run_dir), *_as_list(config["callbacks"]), *own, callbacks.GracefulStop()]
+    config["default_root_dir"] = run_dir
+    if config["logger"] in (None, True):
+        has_tensorboard = importlib.util.find_spec("tensorboard") is not None
+        config["logger"] = TensorBoardLogger(run_dir or ".", "tensorboard", "") if has_tensorboard else False
+    try:
+        return Trainer(**config)
+    except MisconfigurationException as error:
+        raise UserError(explain.one_line(str(error))) from error
+
+
+def _train(cli: FitCLI, trainer: Trainer) -> None:
+    last = cli.request.resume and cli.request.resume / "checkpoints" / "last.ckpt"
+    try:
+        trainer.fit(cli.model, cli.datamodule, ckpt_path=last, weights_only=True)
+    except MisconfigurationException as error:
+        raise UserError(explain.one_line(str(error))) from error
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way to end, with 1
+            raise KeyboardInterrupt from error
+        raise
+    except (RuntimeError, MemoryError) as error:
+        device = trainer.strategy.root_device
+        sentence = callbacks.explain_out_of_memory(error, cli.model, cli.datamodule, device=device)
+        if sentence is None:
+            raise
+        raise TrainingError(sentence) from error
+    if trainer.is_global_zero:
+        _say_end(cli, trainer)
+
+
+def _say_end(cli: FitCLI, trainer: Trainer) -> None:
+    run, kimg = trainer.default_root_dir, cli.model.clock.kimg
+    if was_interrupted(trainer):
+        text = f"Stopped at {kimg:g} kimg; go on with: ganzoo fit --resume {run}"
+    else:
+        text = f"Done at {kimg:g} kimg: see {run}, and draw samples with: ganzoo sample {run}"
+    print(text, file=sys.stderr)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
