@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from ganzoo.gan import GAN
 
 KEY = "ganzoo"
-FORMAT = 1
-
-#: From format k to k + 1, each changing the dictionary in place.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {}
+FORMAT = 2
 
 
 def header(gan: GAN) -> dict[str, Any]:
@@ -88,8 +85,8 @@ def read(path: str | Path) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{file} holds more than weights and plain data, so it was not loaded.") from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is damaged or is no checkpoint ({str(error).splitlines()[0]}).") from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged or is no checkpoint ({type(error).__name__} while reading it).") from error
     if not isinstance(content, dict) or KEY not in content:
         raise UserError(f"{file} is no checkpoint of ganzoo: it has no entry {KEY!r}.")
     migrate(content)
@@ -126,6 +123,24 @@ def load_model(path: str | Path, modules: Sequence[str] = ()) -> GAN:
     gan.load_state_dict(content["state_dict"])
     restore(gan, content)
     return gan.eval()
+
+
+def _meter_with_running_numbers(content: dict[str, Any]) -> None:
+    """Format 1 kept [values, turns] by name; format 2 also has the order of all values."""
+    old: dict[str, list[list[float]]] = content[KEY]["meter"]
+    ordered = sorted((turn, name, place) for name, (_, turns) in old.items() for place, turn in enumerate(turns))
+    number = {(name, place): count for count, (_, name, place) in enumerate(ordered)}
+    content[KEY]["meter"] = {
+        "values": {name: values for name, (values, _) in old.items()},
+        "turns": {
+            name: [(number[name, place], int(turn)) for place, turn in enumerate(turns)]
+            for name, (_, turns) in old.items()
+        },
+    }
+
+
+#: From format k to k + 1, each changing the dictionary in place.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: _meter_with_running_numbers}
 
 
 def _config_of(part: Any) -> Config | None:

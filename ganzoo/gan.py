@@ -145,6 +145,8 @@ class GAN(Configurable, Loop):
         by_epochs = trainer.max_epochs not in (None, -1) and trainer.num_training_batches != float("inf")
         by_time = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector
         self.plan.check_ends(self.total_kimg, trainer.max_steps, by_epochs or by_time)
+        if self.complete:
+            trainer.should_stop = True
 
     def train(self, mode: bool = True) -> GAN:
         super().train(mode)

@@ -69,6 +69,11 @@ class Loop(L.LightningModule):
         self._marks: set[float] = set()
         self._may_bundle = False
 
+    @property
+    def complete(self) -> bool:
+        """Whether the run has seen ``total_kimg``."""
+        return self.total_kimg is not None and self.clock.images >= self.total_kimg * 1000
+
     def training_step(self, dataloader_iter: Iterator[Any]) -> None:
         """Cycles until something else is due, or ``step_seconds`` have passed.
 
@@ -100,7 +105,7 @@ class Loop(L.LightningModule):
         self.plan.end_cycle(clock, play.d * size, play.g * size)
         if play.g:
             self._update_ema((play.d or play.g) * size)
-        if self.total_kimg is not None and clock.images >= self.total_kimg * 1000:
+        if self.complete:
             self.trainer.should_stop = True
 
     def _take_turn(self, name: PlayerName, batch: list[Any] | None, size: int) -> None:
