@@ -1,4 +1,4 @@
-"""Loggers whose files lie in the run directory and whose x axis is the images seen."""
+"""Weights & Biases on the clock of images."""
 
 from __future__ import annotations
 
@@ -100,18 +100,3 @@ class WandbLogger(Configurable, lightning_loggers.WandbLogger):
         if self._experiment is not None:
             self._experiment.finish(exit_code=0 if status == "success" else 1)
             self._experiment = None
-
-
-class TensorBoardLogger(Configurable, lightning_loggers.TensorBoardLogger):
-    """TensorBoard, whose integer step is the number of images seen."""
-
-    def __init__(self, save_dir: str = ".") -> None:
-        """
-        Args:
-            save_dir: Folder for the folder ``tensorboard``; the run directory when started by ``ganzoo fit``.
-        """
-        super().__init__(save_dir, name="", version="tensorboard", default_hp_metric=False)
-
-    def use_directory(self, folder: str | Path) -> None:
-        """Write into ``folder/tensorboard``."""
-        self._root_dir = str(folder)

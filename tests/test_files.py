@@ -19,9 +19,9 @@ def test_a_block_that_ends_replaces_the_file_and_one_that_fails_leaves_it(tmp_pa
     path = tmp_path / "new folder" / "file.txt"
     with files.atomic(path, "w") as file:
         file.write("old")
-    with pytest.raises(ValueError), files.atomic(path, "w") as file:
+    with pytest.raises(KeyError), files.atomic(path, "w") as file:
         file.write("half of the n")
-        raise ValueError
+        raise KeyError
     assert path.read_text() == "old"
     with files.atomic(path, "w") as file:
         file.write("new")
@@ -78,6 +78,6 @@ def test_where_links_do_not_work_the_file_is_copied(tmp_path: Path, monkeypatch:
 
 
 def test_an_error_of_the_disk_becomes_a_sentence() -> None:
-    with pytest.raises(TrainingError, match=r"^The grid could not be written \(No space left on device\): make room"):
-        with files.explained("The grid"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    sentence = r"^The grid could not be written \(No space left on device\): make room"
+    with pytest.raises(TrainingError, match=sentence), files.explained("The grid"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -66,7 +66,7 @@ class Checkpoint(MarkCallback, LightningCheckpoint):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Let the sentence of a run that had to stop say what is kept."""
         if isinstance(exception, TrainingError):
-            exception.args = (f"{exception} {self._what_is_kept(trainer)}",)
+            exception.args = (f"{exception} {what_is_kept(run_directory(trainer))}",)
 
     def _save(self, trainer: L.Trainer, gan: GAN, name: str) -> None:
         check_finite(trainer, gan)
@@ -87,15 +87,17 @@ class Checkpoint(MarkCallback, LightningCheckpoint):
             for path in numbered[: -self.keep]:
                 path.unlink()
 
-    def _what_is_kept(self, trainer: L.Trainer) -> str:
-        last = self._folder(trainer) / "last.ckpt"
-        if not last.is_file():
-            return "No checkpoint had been written yet."
-        kimg = content.read(last)[content.KEY]["clock"]["images"] / 1000
-        return f"The last good checkpoint, of {kimg:g} kimg, is kept: {last}."
-
     def _folder(self, trainer: L.Trainer) -> Path:
         return run_directory(trainer) / "checkpoints"
+
+
+def what_is_kept(run: Path) -> str:
+    """A sentence on the last good checkpoint of a run directory."""
+    last = run / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return "No checkpoint had been written yet."
+    kimg = content.read(last)[content.KEY]["clock"]["images"] / 1000
+    return f"The last good checkpoint, of {kimg:g} kimg, is kept: {last}."
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -126,6 +128,6 @@ def _find_broken_weight(gan: GAN) -> TrainingError | None:
     if not broken:
         return None
     return TrainingError(
-        f"{broken[0]} is not finite at {gan.clock.kimg:g} kimg (generator turn {gan.clock.g_turns}): lower the learning "
-        "rate, add a penalty such as R1, or train in 32-bit precision."
+        f"{broken[0]} is not finite at {gan.clock.kimg:g} kimg (generator turn {gan.clock.g_turns}): lower the "
+        "learning rate, add a penalty such as R1, or train in 32-bit precision."
     )

@@ -52,8 +52,8 @@ def explain_out_of_memory(
     if size < 1:
         return f"{failed}, and for any smaller batch: use a smaller model or smaller images."
     return (
-        f"{failed}; {size * pieces} fit: set data.batch_size to {size * pieces}, or keep it and set model.accumulate to "
-        f"{datamodule.batch_size // (size * world)}, which trains alike in more time."
+        f"{failed}; {size * pieces} fit: set data.batch_size to {size * pieces}, or keep it and set model.accumulate "
+        f"to {datamodule.batch_size // (size * world)}, which trains alike in more time."
     )
 
 
@@ -76,11 +76,11 @@ def _fits(gan: GAN, size: int, shape: tuple[int, ...], device: torch.device) -> 
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
+        gc.collect()
         return False
     finally:
         gan.zero_grad(set_to_none=True)
         gan.meter.clear()
-        gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

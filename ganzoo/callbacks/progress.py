@@ -56,7 +56,7 @@ class Progress(Configurable, ProgressBar):
         gan = as_gan(pl_module)
         self._losses, self._speed = {}, Speed()
         self._speed.note(time.monotonic(), gan.clock.images, done(trainer, gan))
-        if sys.stderr.isatty():
+        if _is_terminal():
             self._bar = _bar()
             self._bar.add_task("", total=1.0, text="", left="")
             self._bar.start()
@@ -81,15 +81,16 @@ class Progress(Configurable, ProgressBar):
         share = done(trainer, gan)
         self._speed.note(time.monotonic(), gan.clock.images, share)
         self._losses |= _last_means(trainer) | gan.meter.means()  # the meter is empty right after a row of the log
-        text = describe(trainer, gan, self._speed, self._losses)
-        left = self._speed.seconds_left()
-        left_text = "" if left is None else f"{duration(left)} left"
+        facts = describe(trainer, gan, self._speed, self._losses)
+        seconds = self._speed.seconds_left()
+        left = [] if seconds is None else [f"{duration(seconds)} left"]
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=share or 0.0, text=text, left=left_text)
+            text = fitting(facts, self._bar.console.width - 30)
+            self._bar.update(self._bar.task_ids[0], completed=share or 0.0, text=text, left="".join(left))
             self._bar.refresh()
         else:
             percent = [] if share is None else [f"{share:.0%}"]
-            print(" | ".join([text, *percent, *([left_text] if left_text else [])]), file=sys.stderr, flush=True)
+            print(" | ".join([*facts, *percent, *left]), file=sys.stderr, flush=True)
         # From here, not from the last time it was due: a slow terminal must not slow the training down.
         self._due = time.monotonic() + (self.refresh_seconds if self._bar is not None else self.line_seconds)
 
@@ -140,14 +141,21 @@ def done(trainer: L.Trainer, gan: GAN) -> float | None:
     return min(1.0, max(shares)) if shares else None
 
 
-def describe(trainer: L.Trainer, gan: GAN, speed: Speed, losses: dict[str, float]) -> str:
-    """Time, speed and losses in one line."""
+def describe(trainer: L.Trainer, gan: GAN, speed: Speed, losses: dict[str, float]) -> list[str]:
+    """Time, speed and losses, the most important first."""
     total = f"/{gan.total_kimg:g}" if gan.total_kimg else ""
-    steps = f" | step {gan.clock.g_turns}/{trainer.max_steps}" if trainer.max_steps > 0 else ""
+    steps = [f"step {gan.clock.g_turns}/{trainer.max_steps}"] if trainer.max_steps > 0 else []
     rate = speed.images_per_second()
     images_per_second = "- images/s" if rate is None else f"{rate:.{0 if rate >= 10 else 1}f} images/s"
     shown = [f"{label} {losses[name]:.3f}" for label, name in (("D", "loss/d"), ("G", "loss/g")) if name in losses]
-    return " | ".join([f"{gan.clock.kimg:.1f}{total} kimg{steps}", images_per_second, *shown])
+    return [f"{gan.clock.kimg:.1f}{total} kimg", *steps, images_per_second, *shown]
+
+
+def fitting(facts: list[str], width: int) -> str:
+    """As many of the first facts as fit into a line, at least one."""
+    while len(facts) > 1 and len(" | ".join(facts)) > width:
+        facts = facts[:-1]
+    return " | ".join(facts)
 
 
 def _last_means(trainer: L.Trainer) -> dict[str, float]:
@@ -160,6 +168,10 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 def _bar() -> RichProgress:

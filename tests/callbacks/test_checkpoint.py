@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_never_replaces_a_good_checkpoint(tmp_path: Pa
 
 
 def test_without_a_checkpoint_the_sentence_says_so(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="turn 1 of its player.*No checkpoint had been written yet"):
+    with pytest.raises(TrainingError, match=r"turn 1 of its player.*No checkpoint had been written yet"):
         run(tiny(1.0, parts=[Spoil(1)]), tmp_path, [Checkpoint(0.2)])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor, nn
 
@@ -175,11 +176,7 @@ def test_a_run_that_a_signal_stopped_draws_no_grid_of_its_own_but_the_animation(
 def test_tensorboard_gets_the_grids_at_the_number_of_images(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from ganzoo.loggers import TensorBoardLogger
-
-    logger = TensorBoardLogger()
-    logger.use_directory(tmp_path)
-    run(tiny(0.2), tmp_path, [Samples(0.1, 4)], logger=logger)
+    run(tiny(0.2), tmp_path, [Samples(0.1, 4)], logger=TensorBoardLogger(tmp_path, "tensorboard", ""))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("samples/grid")
     assert [event.step for event in events] == [0, 100, 200]
     assert (events[0].width, events[0].height) == pixels(tmp_path / "samples" / "kimg-000000.000.png").shape
