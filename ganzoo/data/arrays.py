@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
@@ -18,6 +19,8 @@ from ganzoo.data.pictures import Labels, Part, Pictures, part, part_size
 from ganzoo.errors import UserError
 
 Layout = Literal["NHWC", "NCHW"]
+
+_DAMAGE = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 class Array(ImageData):
@@ -128,7 +131,8 @@ class ArrayFilePictures(ArrayPictures):
                 f"The labels {self.labels_from} are {values.dtype} of shape {values.shape}; give one whole number from "
                 f"0 for each of the {self.num} images."
             )
-        return Labels(values.astype(np.int64), [str(i) for i in range(int(values.max(initial=-1)) + 1)])
+        values = values.astype(np.int64)
+        return Labels(values, [str(i) for i in range(int(values.max(initial=-1)) + 1)])
 
 
 class _ArrayFile:
@@ -141,8 +145,10 @@ class _ArrayFile:
         try:
             self.array = self._choose(array)
             stored, self.fortran, self.dtype = self._header(self.array)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is no whole .npy or .npz file ({error}); save it again.") from error
+            if self.array is None:
+                np.load(path, mmap_mode="r")  # fails if the file is cut off
+        except _DAMAGE as error:
+            raise _damaged(path, error) from error
         if len(stored) not in (3, 4):
             raise UserError(f"The images of {path} have the shape {stored}; (N, H, W) and {layout} are allowed.")
         self.stored = stored
@@ -157,11 +163,14 @@ class _ArrayFile:
 
     def blocks(self, step: int) -> Iterator[npt.NDArray[Any]]:
         """Successive blocks (step, h, w, c); the last may be smaller."""
-        for block in self._stored_blocks(step):
-            if len(self.stored) == 3:
-                yield block[..., None]
-            else:
-                yield block if self.layout == "NHWC" else block.transpose(0, 2, 3, 1)
+        try:
+            for block in self._stored_blocks(step):
+                if len(self.stored) == 3:
+                    yield block[..., None]
+                else:
+                    yield block if self.layout == "NHWC" else block.transpose(0, 2, 3, 1)
+        except _DAMAGE as error:
+            raise _damaged(self.path, error) from error
 
     def table(self, name: str) -> npt.NDArray[Any]:
         """A small array: a member of the .npz, or a .npy file."""
@@ -222,6 +231,10 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     if dtype.kind not in "uif":
         raise ValueError(f"{dtype} is no type of pixels")
     return shape, fortran, dtype
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is no whole .npy or .npz file ({error}); save it again.")
 
 
 def _stat(path: Path) -> list[Any]:
