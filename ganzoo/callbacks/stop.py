@@ -83,8 +83,8 @@ class GracefulStop(MarkCallback):
         start = "\r\x1b[2K" if sys.stderr.isatty() else ""
         when = f"at the next {self.every_kimg:g} kimg" if self._joint else "after this cycle"
         return (
-            f"{start}Saving and stopping {when}; go on later with: ganzoo fit --resume {run_directory(trainer)} "
-            "(a second Ctrl-C leaves at once, without saving).\n"
+            f"{start}Saving and stopping {when} (Ctrl-C again: leave at once, unsaved); go on later with: "
+            f"ganzoo fit --resume {run_directory(trainer)}\n"
         ).encode()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -31,3 +32,8 @@ class Loader(DataLoader[Batch]):
                 yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def leave_interrupts_to_the_parent(worker: int) -> None:
+    """For a loader process: Ctrl-C reaches it too, and without batches the parent could not complete its cycle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,6 +11,7 @@ import pytest
 
 from ganzoo import checkpoint
 from ganzoo.callbacks import Checkpoint, GracefulStop, Log
+from ganzoo.data import Digits
 from ganzoo.parts import Part, Turn
 from tests.callbacks.common import At, Dies, die, run, same_state, tiny
 
@@ -39,7 +40,10 @@ def test_a_signal_between_the_steps_completes_the_cycle_and_saves(
     run(stopped, tmp_path / "stopped", [stop, Checkpoint(0.25)])
     assert stop.interrupted
     assert (stopped.clock.d_turns, stopped.clock.g_turns, stopped.clock.cycles, stopped.clock.images) == (9, 9, 9, 450)
-    sentence = f"go on later with: ganzoo fit --resume {tmp_path / 'stopped'} (a second Ctrl-C leaves at once"
+    sentence = (
+        "Saving and stopping after this cycle (Ctrl-C again: leave at once, unsaved); "
+        f"go on later with: ganzoo fit --resume {tmp_path / 'stopped'}\n"
+    )
     assert capfd.readouterr().err.count(sentence) == 1
     last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
     assert checkpoint.read(last)["ganzoo"]["clock"]["images"] == 450
@@ -90,6 +94,15 @@ def test_a_signal_ends_a_step_of_many_cycles(tmp_path: Path) -> None:
     gan.step_seconds = 60.0
     run(gan, tmp_path, [GracefulStop()], max_steps=100_000)
     assert gan.clock.cycles == 9
+
+
+def test_ctrl_c_reaches_loader_processes_too_and_they_stay() -> None:
+    """A terminal sends it to all of them; without their batches the cycle could not be completed."""
+    batches = iter(Digits(num_workers=1).train_dataloader())
+    next(batches)
+    os.kill(batches._workers[0].pid, signal.SIGINT)
+    for _ in range(5):  # more than are fetched ahead
+        next(batches)
 
 
 def test_training_in_another_thread_needs_no_handlers(tmp_path: Path) -> None:
