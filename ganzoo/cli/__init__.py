@@ -50,7 +50,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         kind = "option" if name.startswith("-") else "command"
-        raise UserError(f"There is no {kind} {name}{did_you_mean(name, COMMANDS)}; see ganzoo --help.")
+        raise UserError(f"There is no {kind} {name}{did_you_mean(name, COMMANDS, 'see ganzoo --help')}")
     code: int = importlib.import_module(COMMANDS[name][0]).run(rest)
     return code
 

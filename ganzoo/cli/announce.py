@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as L
@@ -14,14 +13,10 @@ from ganzoo.gan import GAN
 
 
 class Announce(L.Callback):
-    """Tells every process the run's directory, then says in three lines what the run is."""
-
-    def __init__(self, run_dir: Path | None) -> None:
-        self.run_dir = run_dir  #: known to the first process only, until the run begins
+    """Tells every process the run's directory, which the first one made, then says in three lines what the run is."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        run_dir = trainer.strategy.broadcast(None if self.run_dir is None else str(self.run_dir))
-        trainer._default_root_dir = run_dir  # type: ignore[attr-defined]  # there is no other way to tell it later
+        trainer._default_root_dir = trainer.strategy.broadcast(trainer._default_root_dir)
         if trainer.is_global_zero:
             data = cast(GANDataModule, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning's fit
             for line in describe(cast(GAN, pl_module), data, trainer):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ganzoo.cli import trust
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.places import Places, class_names, option_names
 from ganzoo.cli.words import did_you_mean
@@ -33,9 +32,9 @@ def one_line(text: str, limit: int = 300) -> str:
 
 
 def _required(found: re.Match[str], places: Places, options: list[str]) -> str:
-    missing = " and ".join(sorted(found[1].split(", "), reverse=True))
+    missing = sorted(found[1].split(", "), reverse=True)
     return (
-        f"A run needs {missing}: give --config with a recipe, such as quickstart.yaml, or for example "
+        f"A run needs {' and '.join({'model': 'a model'}.get(name, name) for name in missing)}: give --config with a recipe, such as quickstart.yaml, or for example "
         "--model DCGAN --data Digits (ganzoo list shows all)."
     )
 
@@ -48,7 +47,7 @@ def _unrecognized(found: re.Match[str], places: Places, options: list[str]) -> s
     given = found[1].split()[0].partition("=")[0]
     if not given.startswith("-"):
         return f"{given!r} was not expected: options are written as --name value."
-    return f"There is no option {given}{did_you_mean(given, [f'--{name}' for name in options])}; see ganzoo fit --help."
+    return f"There is no option {given}{did_you_mean(given, [f'--{name}' for name in options], _HELP)}"
 
 
 def _denied(found: re.Match[str], places: Places, options: list[str]) -> str:
@@ -60,14 +59,12 @@ def _denied(found: re.Match[str], places: Places, options: list[str]) -> str:
 
 
 def _unknown_class(found: re.Match[str], places: Places, options: list[str]) -> str:
-    return f"There is no class {found[1]}{places.naming(found[1])}{did_you_mean(found[1], class_names())}; see ganzoo list."
+    return f"There is no class {found[1]}{places.naming(found[1])}{did_you_mean(found[1], class_names(), _LIST)}"
 
 
 def _missing_class(found: re.Match[str], places: Places, options: list[str]) -> str:
-    return (
-        f"There is no class {found[1]}{places.naming(found[1])}"
-        f"{did_you_mean(found[1].rpartition('.')[2], class_names())}; see ganzoo list."
-    )
+    name = found[1].rpartition(".")[2]
+    return f"There is no class {found[1]}{places.naming(found[1])}{did_you_mean(name, class_names(), _LIST)}"
 
 
 def _unknown_key(found: re.Match[str], places: Places, options: list[str]) -> str:
@@ -77,28 +74,41 @@ def _unknown_key(found: re.Match[str], places: Places, options: list[str]) -> st
         return f"{beside} is beside class_path: options of a class belong into its init_args."
     place = places.find(key)
     if place is None:
-        return f"There is no setting {found[1]}{did_you_mean(key, options)}."
-    names = option_names(place.owner) if place.owner else _groups(options)
-    return f"There is no setting {place.path}{place.source}{did_you_mean(key, [*names, *place.others])}."
+        return f"There is no setting {found[1]}{did_you_mean(key, options, _HELP)}"
+    if place.owner is None:
+        return f"There is no setting {place.path}{place.source}{did_you_mean(key, [*_groups(options), *place.others], _HELP)}"
+    names = option_names(place.owner)
+    allowed = f"{place.owner.__name__} takes {', '.join(names) or 'none'}"
+    if len(names) > 12:
+        allowed = f"see ganzoo fit --{place.path.split('.')[0]}.help {place.owner.__name__}"
+    return f"There is no setting {place.path}{place.source}{did_you_mean(key, [*names, *place.others], allowed)}"
 
 
 def _unknown_in_group(found: re.Match[str], places: Places, options: list[str]) -> str:
     group, key = found[1], found[2].split(".")[0]
     names = [name.removeprefix(f"{group}.") for name in options if name.startswith(f"{group}.")]
-    return f"There is no setting {places.where(key)}{did_you_mean(key, names)}."
+    return f"There is no setting {places.where(key)}{did_you_mean(key, names, _HELP)}"
 
 
 def _wrong_value(found: re.Match[str], places: Places, options: list[str]) -> str:
-    kind, value = found[2], found[3]
-    if choices := re.fullmatch(r"typing\.Literal\[(.*)\]", kind):
-        names = [name.strip(" '\"") for name in choices[1].split(",")]
-        return f"{places.where(found[1])} was {value}, but must be one of {', '.join(names)}{did_you_mean(value, names)}."
-    return f"{places.where(found[1])} was {value}, but must be {_kind(kind)}."
+    return _must_be(places.where(found[1]), found[3], [found[2]])
 
 
 def _wrong_union(found: re.Match[str], places: Places, options: list[str]) -> str:
-    kinds = [_kind(kind) for kind in re.split(r", (?![^\[]*\])", found[2])]
-    return f"{places.where(found[1])} was {found[3]}, but must be {' or '.join(kinds)}."
+    return _must_be(places.where(found[1]), found[3], re.split(r", (?![^\[]*\])", found[2]))
+
+
+def _must_be(name: str, value: str, types: list[str]) -> str:
+    """A sentence about a value of the wrong type."""
+    choices: dict[str, None] = {}
+    kinds: dict[str, None] = {}
+    for kind in types:
+        if literal := re.fullmatch(r"typing\.Literal\[(.*)\]", kind):
+            choices |= dict.fromkeys(choice.strip(" '\"") for choice in literal[1].split(","))
+        else:
+            kinds[_kind(kind)] = None
+    allowed = [*([f"one of {', '.join(choices)}"] if choices else []), *kinds]
+    return f"{name} was {value}, but must be {', or '.join(allowed)}{did_you_mean(value, choices)}"
 
 
 def _no_value(found: re.Match[str], places: Places, options: list[str]) -> str:
@@ -108,12 +118,14 @@ def _no_value(found: re.Match[str], places: Places, options: list[str]) -> str:
 def _kind(text: str) -> str:
     """A type as a user would say it."""
     name = re.sub(r"<class '([^']*)'>", r"\1", text.strip())
-    return _KINDS.get(name, name.rpartition(".")[2])
+    return "a list" if name.startswith(("tuple[", "list[")) else _KINDS.get(name, name.rpartition(".")[2])
 
 
 def _groups(options: list[str]) -> list[str]:
     return list(dict.fromkeys(name.split(".")[0] for name in options))
 
+
+_HELP, _LIST = "see ganzoo fit --help", "see ganzoo list"
 
 _KINDS = {
     "int": "a whole number",
@@ -132,9 +144,9 @@ _RULES = (
     (r"Group '([\w.]+)' does not accept option '([\w.]+)'", _unknown_in_group),
     (r"Option '([\w.+]+)' is not accepted", _unknown_key),
     (r"Expected a dot import path string: ([A-Za-z_]\w*)$", _unknown_class),
-    (r"Problem with given class_path '([\w.]+)'", _missing_class),
     (r'Parser key "([\w.]+)":(?:(?!Parser key)[\s\S])*arguments are required: ([\w.]+)', _needs),
     (r'Parser key "([\w.]+)":\s+Expected a (.*?)\. Got value: (.*)$', _wrong_value),
-    (r'Parser key "([\w.]+)":\s+Does not validate(?:(?!Parser key)[\s\S])*?Subtypes: \[(.*)\]$[\s\S]*?Given value: (.*)$', _wrong_union),
+    (r'[\s\S]*Parser key "([\w.]+)":(?:(?!Parser key)[\s\S])*?Subtypes: \[(.*)\]$[\s\S]*?Given value: (.*)$', _wrong_union),
+    (r"Problem with given class_path '([\w.]+)'", _missing_class),
     (r"^argument (--[\w.]+): expected one argument", _no_value),
 )

@@ -52,15 +52,15 @@ class Places:
         return f"{place.path}{place.source}" if place else key
 
     def naming(self, value: str) -> str:
-        """A clause that says which setting has a value, or nothing."""
+        """Which setting has a value, in brackets, or nothing."""
         for i, (option, separator, given) in reversed(list(enumerate(self.options))):
             after = given if separator else self.options[i + 1][0] if i + 1 < len(self.options) else ""
             if option.startswith("--") and after == value:
-                return f", which {_plain(option)} names,"
+                return f" ({_plain(option)})"
         for source, content in reversed(self.configs):
             for path, _, _, given in _walk(content):
                 if given == value:
-                    return f", which {path.removesuffix('.class_path')}{source} names,"
+                    return f" ({path.removesuffix('.class_path')}{source})"
         return ""
 
     def beside_class_path(self) -> str:
@@ -87,7 +87,7 @@ class Places:
                 return class_named(given)
         for _, content in reversed(self.configs):
             for found, _, _, value in _walk(content):
-                if found == f"{path}.class_path":
+                if found == f"{path}.class_path" or (found == path and isinstance(value, str)):
                     return class_named(str(value))
         parent, _, name = path.rpartition(".")
         owner = self._class_at(parent) if parent else None

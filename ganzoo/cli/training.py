@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
@@ -19,6 +18,7 @@ from ganzoo.cli.announce import Announce
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.parser import GROUPS, FitCLI, ParseError
 from ganzoo.errors import TrainingError, UserError
+from ganzoo.loggers import WandbLogger
 from ganzoo.trainer import Trainer
 
 
@@ -32,8 +32,8 @@ def fit(request: Request) -> int:
         return 0
     L.seed_everything(cli.config["seed"], workers=True, verbose=False)
     cli.build()
-    run_dir = _open_run(cli)
-    trainer = _trainer(cli, run_dir)
+    trainer = _trainer(cli)
+    _open_run(cli, trainer)
     _train(cli, trainer)
     return 0
 
@@ -48,31 +48,35 @@ def _parse(request: Request) -> FitCLI:
     return cli
 
 
-def _open_run(cli: FitCLI) -> Path | None:
-    """The run's directory, with its config.yaml. Only the first process makes it; the others hear of it later."""
-    if rank_zero_only.rank != 0:
-        return None
-    if cli.request.resume:
-        resume.update_config(cli, cli.request.resume)
-        return cli.request.resume
-    names = [path.stem for path in cli.request.configs] or [type(cli.model).__name__.lower()]
-    return rundir.create(cli.request.run_dir, names[0], rundir.config_text(cli.resolved()))
-
-
-def _trainer(cli: FitCLI, run_dir: Path | None) -> Trainer:
+def _trainer(cli: FitCLI) -> Trainer:
     config = dict(cli.config_init["trainer"])
     if config["default_root_dir"] is not None:
         raise UserError("trainer.default_root_dir was given, but a run has its own directory: use --run_dir.")
     own = [cli.config_init[key] for key in GROUPS]
-    config["callbacks"] = [Announce(run_dir), *_as_list(config["callbacks"]), *own, callbacks.GracefulStop()]
-    config["default_root_dir"] = run_dir
+    config["callbacks"] = [Announce(), *_as_list(config["callbacks"]), *own, callbacks.GracefulStop()]
     if config["logger"] in (None, True):
-        has_tensorboard = importlib.util.find_spec("tensorboard") is not None
-        config["logger"] = TensorBoardLogger(run_dir or ".", "tensorboard", "") if has_tensorboard else False
+        config["logger"] = False  # until there is a directory
     try:
         return Trainer(**config)
-    except MisconfigurationException as error:
-        raise UserError(explain.one_line(str(error))) from error
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"Lightning refuses these settings of trainer: {explain.one_line(str(error))}") from error
+
+
+def _open_run(cli: FitCLI, trainer: Trainer) -> None:
+    """Make the run's directory with its config.yaml. Only the first process does; the others hear of it later."""
+    if rank_zero_only.rank == 0:
+        run_dir = cli.request.resume
+        if run_dir:
+            resume.update_config(cli, run_dir)
+        else:
+            names = [path.stem for path in cli.request.configs] or [type(cli.model).__name__.lower()]
+            run_dir = rundir.create(cli.request.run_dir, names[0], rundir.config_text(cli.resolved()))
+        trainer._default_root_dir = str(run_dir)
+    if cli.config["trainer"]["logger"] in (None, True) and importlib.util.find_spec("tensorboard"):
+        trainer.loggers = [TensorBoardLogger(trainer.default_root_dir, "tensorboard", "")]
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.use_directory(trainer.default_root_dir)
 
 
 def _train(cli: FitCLI, trainer: Trainer) -> None:
