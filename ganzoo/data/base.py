@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning.pytorch as L
@@ -20,7 +20,7 @@ from ganzoo.errors import UserError
 __all__ = ["Batch", "GANDataModule"]
 
 
-class GANDataModule(Configurable, L.LightningDataModule):
+class GANDataModule(Configurable, L.LightningDataModule, ABC):
     """Base of all data modules: a stream of batches without end, and facts that models are built from.
 
     A subclass gives :attr:`shape`, :attr:`class_names`, :attr:`content_hash`, :attr:`dataset` (a map from an

@@ -53,7 +53,7 @@ class ImageData(GANDataModule):
         self.framing = Framing(height, width, channels, fit, background, resample)
         self.mirror, self.corrupt = mirror, corrupt
 
-    @cached_property
+    @property
     @abstractmethod
     def pictures(self) -> Pictures:
         """What the cache is made from."""

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -68,7 +67,7 @@ class Pictures(ABC):
     @abstractmethod
     def num(self) -> int: ...
 
-    @cached_property
+    @property
     @abstractmethod
     def labels(self) -> Labels: ...
 
