@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -73,7 +73,7 @@ def save_gif(
     path: str | Path,
     frames: Sequence[str | Path],
     *,
-    num_frames: int = 60,
+    num_frames: int = 40,
     max_side: int = 640,
     seconds: float = 0.15,
     hold_seconds: float = 2.0,
@@ -91,7 +91,11 @@ def save_gif(
     chosen = spaced(frames, num_frames)
     with Image.open(chosen[-1]) as last:
         size = last.size
-    pictures = _frames(chosen, size, math.ceil(max(size) / max_side))
+    factor = math.ceil(max(size) / max_side)
+    palette = _palette([_frame(path, size, factor) for path in spaced(chosen, 8)])
+    pictures = (_frame(path, size, factor) for path in chosen)
+    if palette is not None:
+        pictures = (picture.convert("RGB").quantize(palette=palette, dither=_NO_DITHER) for picture in pictures)
     durations = [round(seconds * 1000)] * (len(chosen) - 1) + [round(hold_seconds * 1000)]
     with files.atomic(path) as file:
         next(pictures).save(
@@ -106,13 +110,27 @@ def spaced(items: Sequence[str | Path], num: int) -> list[str | Path]:
     return [items[round(i * (len(items) - 1) / (num - 1))] for i in range(num)]
 
 
-def _frames(paths: Sequence[str | Path], size: tuple[int, int], factor: int) -> Iterator[Image.Image]:
-    """One frame at a time, all of one size, in 256 colours of its own and without dithering, which packs badly."""
-    for path in paths:
-        with Image.open(path) as opened:
-            image: Image.Image = opened.copy()
-            if image.size != size:  # a model that grew
-                image = image.resize(size, Image.Resampling.NEAREST)
-            if factor > 1:
-                image = image.reduce(factor)
-            yield image if image.mode == "L" else image.quantize(256, dither=Image.Dither.NONE)
+def _frame(path: str | Path, size: tuple[int, int], factor: int) -> Image.Image:
+    """A picture as a frame of the given size, then reduced by a factor."""
+    with Image.open(path) as opened:
+        image: Image.Image = opened.copy()
+    if image.size != size:  # a model that grew
+        image = image.resize(size, Image.Resampling.NEAREST)
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _palette(pictures: Sequence[Image.Image]) -> Image.Image | None:
+    """256 colours that suit all pictures: frames with colours of their own would flicker. None where all are gray."""
+    if all(picture.mode == "L" for picture in pictures):
+        return None
+    width, height = pictures[0].size
+    board = Image.new("RGB", (width, height * len(pictures)))
+    for i, picture in enumerate(pictures):
+        board.paste(picture, (0, i * height))
+    step = max(1, round(math.sqrt(board.width * board.height / _PALETTE_PIXELS)))
+    small = board.resize((board.width // step, board.height // step), Image.Resampling.NEAREST)
+    return small.quantize(256, dither=_NO_DITHER)
+
+
+_NO_DITHER = Image.Dither.NONE  # dithered frames look no better and take several times the space
+_PALETTE_PIXELS = 250_000  # finding colours takes a second per million pixels
