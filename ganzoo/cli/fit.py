@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ganzoo.cli import arguments, facts, quiet, recipes, rundir, trust
+from ganzoo.cli import arguments, facts, recipes, rundir, trust
 
 
 def run(args: list[str]) -> int:
@@ -15,7 +15,6 @@ def run(args: list[str]) -> int:
     else:
         request = arguments.read(args)
         _check(request)
-    quiet.silence()  # before Lightning is imported, which prints on import
     from ganzoo.cli import training
 
     return training.fit(request)

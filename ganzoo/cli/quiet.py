@@ -21,14 +21,9 @@ _WARNINGS = (
 
 
 def silence() -> None:
-    """Filter what Lightning prints."""
+    """Filter what Lightning prints; to be called when it has been imported, as it sets its levels then."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for pattern in _WARNINGS:
         warnings.filterwarnings("ignore", pattern)
-    for name in (
-        "lightning.pytorch",
-        "lightning.fabric",
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.fabric.utilities.rank_zero",
-    ):
+    for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

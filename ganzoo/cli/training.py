@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ganzoo import callbacks
 from ganzoo.callbacks.stop import was_interrupted
-from ganzoo.cli import explain, resume, rundir, trust
+from ganzoo.cli import explain, quiet, resume, rundir, trust
 from ganzoo.cli.announce import Announce
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.parser import GROUPS, FitCLI, ParseError
@@ -24,6 +24,7 @@ from ganzoo.trainer import Trainer
 
 def fit(request: Request) -> int:
     """Train what a command line asks for; returns the exit code."""
+    quiet.silence()
     trust.import_modules(request.imports)
     trust.restrict_parser(request.imports)
     cli = _parse(request)
@@ -102,7 +103,7 @@ def _train(cli: FitCLI, trainer: Trainer) -> None:
 def _say_end(cli: FitCLI, trainer: Trainer) -> None:
     run, kimg = trainer.default_root_dir, cli.model.clock.kimg
     if was_interrupted(trainer):
-        text = f"Stopped at {kimg:g} kimg; go on with: ganzoo fit --resume {run}"
+        text = f"Saved and stopped at {kimg:g} kimg."  # the callback has said how to go on
     else:
         text = f"Done at {kimg:g} kimg: see {run}, and draw samples with: ganzoo sample {run}"
     print(text, file=sys.stderr)
