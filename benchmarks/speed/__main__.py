@@ -1,0 +1,212 @@
+"""Speed of recipes against what the machine can do: ``python -m benchmarks.speed RECIPE... [-- OPTIONS OF FIT]``.
+
+A cycle is all discriminator turns, the generator's, both optimizers and the EMA, through ``Trainer.fit``, with real
+batches in memory as floats; no loading, logging or callbacks. images/s are real images of the discriminator's turns.
+FLOPs are 2 per multiply-add, double backward included. The ceiling is the best of a 2048-cube matrix product and a
+3x3 convolution of 256 to 256 channels on 32 images of 32x32 in channels_last, in float32, on the same threads, measured
+between the rounds of the cycle. Shares and the index are medians over rounds, in CPU time on a CPU (a machine may be
+shared), in wall time on a GPU.
+
+    python -m benchmarks.speed quickstart.yaml dcgan.yaml --json out.json
+    python -m benchmarks.speed --shape 3 32 32 -- --model DCGAN --model.width 32 --data.batch_size 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
+
+from benchmarks.speed.clocks import Clocks, now, silence
+from ganzoo.callbacks.base import as_gan
+from ganzoo.cli.arguments import read
+from ganzoo.cli.parser import FitCLI
+from ganzoo.cli.trust import import_modules
+from ganzoo.data import GANDataModule
+from ganzoo.gan import GAN
+from ganzoo.trainer import Trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE")
+    parser.add_argument("--shape", nargs="+", type=int, help="of the data, in place of the recipe's own")
+    parser.add_argument("--steps", type=int, help="cycles per round; default: a second, with all lazy penalties")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    given = sys.argv[1:]
+    at = given.index("--") if "--" in given else len(given)
+    options, rest = parser.parse_args(given[:at]), given[at + 1 :]
+    torch.set_num_threads(options.threads)
+    rows = []
+    for recipe in options.recipes or [None]:
+        cli = parse(recipe, options.shape, rest)
+        rows.append({"recipe": recipe or "-", **measure(cli, options.rounds, options.steps)})
+        print(json.dumps(rows[-1]), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def parse(recipe: str | None, shape: list[int] | None, rest: list[str]) -> FitCLI:
+    """Model and data as ``ganzoo fit`` would build them."""
+    arguments = ["--config", recipe] if recipe else []
+    if shape:
+        arguments += ["--import", "benchmarks.speed.noise", "--data", "Noise", f"--data.shape={shape}"]
+    request = read([*arguments, *rest])
+    import_modules(request.imports)
+    cli = FitCLI(request)
+    silence()
+    cli.parse()
+    cli.build()
+    return cli
+
+
+def measure(cli: FitCLI, rounds: int, steps: int | None) -> dict[str, Any]:
+    """One row of the table."""
+    gan, data, settings = cli.model, cli.datamodule, cli.config["trainer"]
+    gan.plan.plays = gan.plan.plays[-1:]
+    gan.total_kimg = math.inf
+    meter = Rounds(data.batch_size * gan.plan.plays[0].d, rounds, steps or 0, lazy_period(gan))
+    trainer = Trainer(
+        accelerator=settings["accelerator"],
+        devices=1,
+        precision=settings["precision"],
+        callbacks=[meter],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(gan, InMemory(data, gan.accumulate))
+    clock = 0 if trainer.strategy.root_device.type == "cpu" else 1
+    images = meter.images_per_cycle
+    speeds = [images / cycle_.wall for cycle_, _ in meter.rounds]
+    rates = [meter.flop_per_cycle / cycle_[clock] for cycle_, _ in meter.rounds]
+    ceilings = [ceiling[clock] for _, ceiling in meter.rounds]
+    share = statistics.median(rate / ceiling for rate, ceiling in zip(rates, ceilings, strict=True))
+    flop_per_image = meter.flop_per_cycle / images
+    return {
+        "model": type(gan).__name__,
+        "device": trainer.strategy.root_device.type,
+        "threads": torch.get_num_threads(),
+        "generator_parameters": sum(p.numel() for p in gan.generator.parameters()),
+        "discriminator_parameters": sum(p.numel() for p in gan.discriminator.parameters()),
+        "batch": data.batch_size,
+        "d_per_g": gan.plan.plays[0].d / max(gan.plan.plays[0].g, 1),
+        "cycles_per_round": meter.num_cycles,
+        "gflop_per_image": float(f"{flop_per_image / 1e9:.5g}"),
+        "ms_per_cycle": round(1e3 * images / statistics.median(speeds), 3),
+        "images_per_second": round(statistics.median(speeds), 2),
+        "ceiling_gflops": round(statistics.median(ceilings) / 1e9, 2),
+        "share_of_ceiling": round(share, 4),
+        "index": round(1e12 * share / flop_per_image, 2),  # images/s per TFLOP/s of the ceiling
+    }
+
+
+class Rounds(L.Callback):
+    """Times rounds of whole cycles, and the ceiling after each; the first round counts FLOPs."""
+
+    def __init__(self, images_per_cycle: int, num_rounds: int, num_cycles: int, period: int) -> None:
+        self.images_per_cycle, self.num_rounds, self.period = images_per_cycle, num_rounds, period
+        self.num_cycles = num_cycles  #: per round; found in the second round if it is 0
+        self.rounds: list[tuple[Clocks, Clocks]] = []  #: seconds per cycle, and FLOP/s of the ceiling by both clocks
+        self.flop_per_cycle = 0.0
+        self._counter: FlopCounterMode | None = None
+        self._begin, self._since, self._warm = now(), 0, False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        as_gan(pl_module).add_mark(self.images_per_cycle * self.period / 1000)  # a step ends where a period does
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        end, cycles = now(), as_gan(pl_module).clock.cycles
+        done = cycles - self._since
+        if not cycles:
+            self._counter = FlopCounterMode(display=False)
+            self._counter.mod_tracker = NoTracker()
+            self._counter.__enter__()  # type: ignore[no-untyped-call]  # torch's
+            return
+        if done % self.period:
+            return
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # torch's
+            self.flop_per_cycle, self._counter = self._counter.get_total_flops() / done, None
+        elif not self._warm:  # the counter has slowed down the first round
+            self._warm = True
+            wanted = self.num_cycles or 1.0 / (end - self._begin).per(done).wall
+            self.num_cycles = self.period * math.ceil(wanted / self.period)
+        elif done < self.num_cycles:
+            return
+        else:
+            self.rounds.append(((end - self._begin).per(done), ceiling(pl_module.device)))
+            trainer.should_stop = len(self.rounds) >= self.num_rounds
+        self._begin, self._since = now(), cycles
+
+
+class NoTracker(ModuleTracker):
+    """Of modules, whose hooks do not allow ``autograd.grad``; all FLOPs are counted together."""
+
+    def __enter__(self) -> NoTracker:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        pass
+
+
+class InMemory:
+    """Endless micro-batches in memory, as the model sees data."""
+
+    def __init__(self, data: GANDataModule, accumulate: int) -> None:
+        num = data.batch_size // accumulate
+        self.batches = [
+            (
+                torch.rand(num, *data.shape) * 2 - 1,
+                torch.randint(data.num_classes, (num,)) if data.num_classes else None,
+            )
+            for _ in range(4)
+        ]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        return cycle(self.batches)
+
+
+@torch.no_grad()
+def ceiling(device: torch.device) -> Clocks:
+    """FLOP/s, by both clocks, of the better one of two dense operations in float32."""
+    a, b = torch.randn(2, 2048, 2048, device=device)
+    images = torch.randn(32, 256, 32, 32, device=device).to(memory_format=torch.channels_last)
+    weight = torch.randn(256, 256, 3, 3, device=device).to(memory_format=torch.channels_last)
+    best = Clocks(0.0, 0.0)
+    repeats = 1 if device.type == "cpu" else 50
+    for flop, function in (
+        (2 * 2048**3, lambda: a @ b),
+        (2 * 32 * 32 * 32 * 256 * 256 * 9, lambda: torch.conv2d(images, weight, padding=1)),
+    ):
+        function()
+        begin = now()
+        for _ in range(repeats):
+            function()
+        seconds = now() - begin
+        best = Clocks(*(max(old, flop * repeats / spent) for old, spent in zip(best, seconds, strict=True)))
+    return best
+
+
+def lazy_period(gan: GAN) -> int:
+    """Cycles after which every lazy penalty has had its turn equally often."""
+    return math.lcm(*(int(getattr(part, "every", 1)) for part in gan.tricks))
+
+
+if __name__ == "__main__":
+    main()
