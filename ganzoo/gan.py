@@ -130,9 +130,7 @@ class GAN(Configurable, Loop):
             averaged: Use the averaged weights where there are some.
             batch_size: How many at a time.
         """
-        return sampling.draw(
-            self, num, seed=seed, labels=labels, first=first, averaged=averaged, batch_size=batch_size
-        )
+        return sampling.draw(self, num, seed=seed, labels=labels, first=first, averaged=averaged, batch_size=batch_size)
 
     def setup(self, stage: str) -> None:
         if stage == "fit":

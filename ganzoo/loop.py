@@ -16,13 +16,13 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from ganzoo import streams
+from ganzoo import internals, streams
 from ganzoo.ema import EMA, update_average
 from ganzoo.errors import TrainingError, UserError
 from ganzoo.latents import Latents
 from ganzoo.losses import AdversarialLoss
 from ganzoo.meter import Meter
-from ganzoo.parts import Part, PlayerName, Turn
+from ganzoo.parts import Part, PlayerName, Turn, full_precision
 from ganzoo.plan import Clock, Plan
 from ganzoo.players import Player
 from ganzoo.schedules import Schedule, value_at
@@ -67,7 +67,7 @@ class Loop(L.LightningModule):
         self.clock, self.meter, self.seed = Clock(), Meter(), 0
         self.stop_requested = False  #: set by a callback that wants the training step to end after this cycle
         self._marks: set[float] = set()
-        self._may_bundle = False
+        self._may_bundle = self._is_plain = False
 
     @property
     def complete(self) -> bool:
@@ -80,7 +80,7 @@ class Loop(L.LightningModule):
         Lightning's own work around a training step costs as much as a cycle of small networks. So a step holds as
         many cycles as fit into a moment, and ends where a callback's mark, a stop or the step budget is reached.
         """
-        self._count_generator_steps_only()
+        internals.count_steps_of(self.player_optimizers, "generator", self.trainer)
         until = time.monotonic() + (self.step_seconds if self._may_bundle else 0.0)
         while True:
             self.cycle(dataloader_iter)
@@ -114,7 +114,7 @@ class Loop(L.LightningModule):
         turn = Turn(self, name, number, self.clock.kimg)
         parts = [part for part in self.tricks if name in part.players]
         opponent = self.players["generator" if name == "discriminator" else "discriminator"]
-        optimizer = self._optimizer(name)
+        optimizer = self.player_optimizers[name]
         optimizer.zero_grad()
         for part in parts:
             part.before_turn(turn)
@@ -133,7 +133,7 @@ class Loop(L.LightningModule):
                     self._backward(loss / self.accumulate if self.accumulate > 1 else loss)
         for part in parts:
             part.after_backward(turn)
-        optimizer.step()
+        self._step(optimizer)
         for part in parts:
             part.after_step(turn)
 
@@ -151,7 +151,7 @@ class Loop(L.LightningModule):
         if turn.real is not None and (is_d or self.loss.needs_real):
             turn.real_logits = self.discriminate(turn.real, turn.real_labels, turn)
         turn.fake_logits = self.discriminate(turn.fake, turn.fake_labels, turn)
-        with torch.autocast(self.device.type, enabled=False):
+        with full_precision(self.device):
             real_logits, fake_logits = turn.real_logits, turn.fake_logits
             for part in parts:
                 real_logits, fake_logits = part.logits(turn, real_logits, fake_logits)
@@ -165,7 +165,8 @@ class Loop(L.LightningModule):
             return self._add_terms(loss, turn, parts)
 
     def _add_terms(self, loss: Tensor, turn: Turn, parts: list[Part]) -> Tensor:
-        total = loss * value_at(self.adversarial_weight, turn.kimg)
+        weight = value_at(self.adversarial_weight, turn.kimg)
+        total = loss if weight == 1.0 else loss * weight
         for part in parts:
             term = part(turn)
             if term is not None:
@@ -178,8 +179,20 @@ class Loop(L.LightningModule):
 
     def _backward(self, loss: Tensor) -> None:
         """Outside of autocast, or even float32 passes would get half-precision gradients."""
-        with torch.autocast(self.device.type, enabled=False):
-            self.manual_backward(loss)
+        with full_precision(self.device):
+            if self._is_plain:
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+            else:
+                self.manual_backward(loss)
+
+    def _step(self, optimizer: LightningOptimizer) -> None:
+        if self._is_plain:
+            optimizer._on_before_step()
+            self.on_before_optimizer_step(optimizer.optimizer)
+            optimizer.optimizer.step()
+            optimizer._on_after_step()
+        else:
+            optimizer.step()
 
     # ------------------------------------------------------------------ the networks and the batch
 
@@ -260,7 +273,7 @@ class Loop(L.LightningModule):
     def _set_learning_rates(self, kimg: float) -> None:
         for name, player in self.players.items():
             factor = value_at(player.lr_schedule, kimg)
-            for group in self._optimizer(name).param_groups:
+            for group in self.player_optimizers[name].param_groups:
                 group["lr"] = group["initial_lr"] * factor
 
     def _update_ema(self, images: int) -> None:
@@ -276,6 +289,8 @@ class Loop(L.LightningModule):
         trainer = self.trainer
         # Ranks must agree on the number of cycles per step, and a finite loader counts in steps.
         self._may_bundle = trainer.world_size == 1 and trainer.num_training_batches == float("inf")
+        self._is_plain = internals.adds_nothing(trainer, self, Loop)
+        self.player_optimizers = dict(zip(self.players, cast(list[LightningOptimizer], self.optimizers()), strict=True))
         for player in self.players.values():
             player.on_device()
         self._averaged = [
@@ -305,14 +320,3 @@ class Loop(L.LightningModule):
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # torch's own protocol
             optimizers.append(optimizer)
         return optimizers, []
-
-    def _optimizer(self, name: PlayerName) -> LightningOptimizer:
-        both = cast(list[LightningOptimizer], self.optimizers())
-        return both[0] if name == "generator" else both[1]
-
-    def _count_generator_steps_only(self) -> None:
-        """Lightning counts every optimizer's steps; here a step is an update of the generator (Lightning #17958)."""
-        profiler = self.trainer.profiler  # type: ignore[attr-defined]  # set by a connector, without a declaration
-        counted = self._optimizer("discriminator")
-        counted._on_before_step = lambda: profiler.start("optimizer_step")
-        counted._on_after_step = lambda: profiler.stop("optimizer_step")

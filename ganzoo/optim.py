@@ -43,9 +43,7 @@ class Adam(Optimizer):
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         given = list(parameters)
         fused = all(p.device.type in ("cpu", "cuda") for p in given)
-        return _Adam(
-            given, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=fused
-        )
+        return _Adam(given, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=fused)
 
 
 class RMSprop(Optimizer):

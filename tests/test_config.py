@@ -18,7 +18,8 @@ def test_positional_keyword_and_default_arguments_are_kept() -> None:
 
 
 def test_nested_parts_come_back_as_equal_parts() -> None:
-    gan = DCGAN(8, 1, width=4, loss=Hinge(0.25), penalties=[R1(Linear(3.0, 1.0, to_kimg=5.0))], discriminator_norm="none")
+    penalty = R1(Linear(3.0, 1.0, to_kimg=5.0))
+    gan = DCGAN(8, 1, width=4, loss=Hinge(0.25), penalties=[penalty], discriminator_norm="none")
     again = build(gan.config())
     assert again.config() == gan.config()
     assert again.loss.margin == 0.25

@@ -40,9 +40,7 @@ class SetWeight(Part):
 
 
 def run(values: list[float], ema: EMA, cycles: int, d: int = 1) -> GAN:
-    gan = GAN(
-        OneNumber(), Critic(), parts=[SetWeight(values)], ema=ema, play=Play(d=d), generator_optimizer=SGD(0.0)
-    )
+    gan = GAN(OneNumber(), Critic(), parts=[SetWeight(values)], ema=ema, play=Play(d=d), generator_optimizer=SGD(0.0))
     fit(gan, normal_batches(8, 1), max_steps=cycles)
     return gan
 

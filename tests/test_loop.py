@@ -183,9 +183,8 @@ class Gradients(Part):
 def gradients(clips: dict, **options) -> dict[str, list[torch.Tensor]]:
     torch.manual_seed(3)
     watch = Gradients()
-    gan = MLPGAN(
-        hidden=8, loss=Wasserstein(), parts=[watch], generator_optimizer=SGD(1.0), discriminator_optimizer=SGD(1.0), **clips
-    )
+    rates = {"generator_optimizer": SGD(1.0), "discriminator_optimizer": SGD(1.0)}
+    gan = MLPGAN(hidden=8, loss=Wasserstein(), parts=[watch], **rates, **clips)
     fit(gan, normal_batches(8, 2), max_steps=1, **options)
     return watch.__dict__["kept"]
 
@@ -289,6 +288,47 @@ def test_frozen_parameters_stay_frozen() -> None:
     assert torch.equal(flat(frozen), before)
     flags = [p.requires_grad for p in gan.discriminator.parameters()]
     assert flags == [False, False] + [True] * (len(flags) - 2)
+
+
+def test_a_generator_turn_leaves_the_gradients_of_the_discriminator_alone() -> None:
+    seen: dict[str, list[torch.Tensor]] = {"before": [], "after": []}
+
+    class Watch(Part):
+        players = ("generator",)
+
+        def before_turn(self, turn: Turn) -> None:
+            seen["before"].append(torch.cat([p.grad.flatten().clone() for p in turn.gan.discriminator.parameters()]))
+
+        def after_backward(self, turn: Turn) -> None:
+            seen["after"].append(torch.cat([p.grad.flatten().clone() for p in turn.gan.discriminator.parameters()]))
+
+    fit(MLPGAN(hidden=4, parts=[Watch()]), normal_batches(8, 2), max_steps=3)
+    assert len(seen["before"]) == 3
+    assert all(torch.equal(a, b) for a, b in zip(*seen.values(), strict=True))
+
+
+@pytest.mark.parametrize("hook", ["on_before_optimizer_step", "on_after_backward", "on_before_backward", ""])
+def test_lightnings_hooks_are_called_where_somebody_listens_and_change_nothing(hook) -> None:
+    import lightning.pytorch as L
+
+    calls = []
+
+    class Listener(L.Callback):
+        pass
+
+    if hook:
+        setattr(Listener, hook, lambda self, *args: calls.append(hook))
+    torch.manual_seed(5)
+    gan = MLPGAN(hidden=4, discriminator_clip=Clip(0.05), play=Play(2, 1))
+    trainer = fit(gan, normal_batches(8, 2), max_steps=4, callbacks=[Listener()])
+    assert len(calls) == (12 if hook else 0)
+    assert trainer.global_step == 4
+    torch.manual_seed(5)
+    plain = MLPGAN(hidden=4, discriminator_clip=Clip(0.05), play=Play(2, 1))
+    fit(plain, normal_batches(8, 2), max_steps=4)
+    assert plain._is_plain
+    assert gan._is_plain == (not hook)
+    assert torch.equal(flat(gan), flat(plain))
 
 
 def test_flags_are_restored_after_an_error() -> None:

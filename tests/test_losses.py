@@ -54,7 +54,8 @@ def test_optimal_discriminator_of_smoothed_targets() -> None:
     assert best == pytest.approx((0.9 * p_data + 0.1 * p_g) / (p_data + p_g), abs=1e-3)
     # the loss itself has a zero gradient at that logit
     logit = torch.tensor([math.log(best / (1 - best))], requires_grad=True)
-    real_part, fake_part = loss.discriminator(logit, torch.tensor([0.0])), loss.discriminator(torch.tensor([0.0]), logit)
+    zero = torch.zeros(1)
+    real_part, fake_part = loss.discriminator(logit, zero), loss.discriminator(zero, logit)
     (p_data * real_part + p_g * fake_part).backward()
     assert abs(logit.grad.item()) < 1e-3
 

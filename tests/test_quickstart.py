@@ -32,7 +32,8 @@ def test_digits_are_recognised(tmp_path, judge, seed) -> None:
     done = subprocess.run([*command, "--run_dir", "run"], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "run"
-    for name in ("config.yaml", "metrics.csv", "samples.gif", "checkpoints/last.ckpt", "checkpoints/kimg-000020.000.ckpt"):
+    checkpoints = ("checkpoints/last.ckpt", "checkpoints/kimg-000020.000.ckpt")
+    for name in ("config.yaml", "metrics.csv", "samples.gif", *checkpoints):
         assert (run / name).is_file(), sorted(str(p.relative_to(run)) for p in run.rglob("*"))
     assert len(list((run / "samples").glob("*.png"))) == 21
     samples = load_model(run).sample(1000, seed=1)

@@ -95,8 +95,9 @@ def test_stopped_four_times_and_resumed_in_new_processes(tmp_path) -> None:
     a resume of a resume; with two D turns, EMA, a schedule, dropout, accumulation and two loader processes."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / "stopping.py").write_text(STOPPING)
-    ganzoo(tmp_path, "fit", "--config", "recipe.yaml", "--run_dir", "whole")
-    ganzoo(tmp_path, "fit", "--config", "recipe.yaml", "--run_dir", "parts", stop_at="discriminator 5 SIGTERM", expect=None)
+    fit = ("fit", "--config", "recipe.yaml", "--run_dir")
+    ganzoo(tmp_path, *fit, "whole")
+    ganzoo(tmp_path, *fit, "parts", stop_at="discriminator 5 SIGTERM", expect=None)
     # 19 turns of 32 images in the stage, then 64 per cycle: the second grid (2.0 kimg) is drawn after cycle 22
     for stop in ("discriminator 64 SIGKILL", "discriminator 54 SIGTERM", "discriminator 100 SIGTERM"):
         ganzoo(tmp_path, "fit", "--resume", "parts", stop_at=stop, expect=None)
