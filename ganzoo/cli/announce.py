@@ -16,25 +16,34 @@ class Announce(L.Callback):
     """Tells every process the run's directory, which the first one made, then says in three lines what the run is."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        trainer._default_root_dir = trainer.strategy.broadcast(trainer._default_root_dir)
+        set_run_directory(trainer, trainer.strategy.broadcast(trainer.default_root_dir))
         if trainer.is_global_zero:
             data = cast(GANDataModule, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning's fit
             for line in describe(cast(GAN, pl_module), data, trainer):
                 print(line, file=sys.stderr)
 
 
+def set_run_directory(trainer: L.Trainer, path: str) -> None:
+    """Tell the trainer, which exists already, where the run is."""
+    trainer._default_root_dir = path  # type: ignore[attr-defined]  # set by a connector, without a declaration
+
+
 def describe(gan: GAN, data: GANDataModule, trainer: L.Trainer) -> list[str]:
     """The lines."""
     networks = f"generator {_count(gan.generator)}, discriminator {_count(gan.discriminator)} parameters"
     devices = str(trainer.strategy.root_device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
-    size = "x".join(map(str, data.shape))
-    kind = "points" if len(data.shape) == 1 else "images"
+    if len(data.shape) == 3:
+        channels, height, width = data.shape
+        kind = f"images of {height}x{width}, {channels} channel{'s' * (channels > 1)}"
+    else:
+        kind = f"points of shape {tuple(data.shape)}"
     num = "endless" if data.num is None else f"{data.num:,}"
     classes = f", {gan.num_classes} classes" if gan.num_classes else ""
+    run = trainer.default_root_dir
     return [
         f"Model: {type(gan).__name__}, {networks}, on {devices}",
-        f"Data:  {type(data).__name__}, {num} {kind} of {size}{classes}, batches of {data.batch_size}",
-        f"Run:   {trainer.default_root_dir} (Ctrl-C saves and stops; then: ganzoo fit --resume {trainer.default_root_dir})",
+        f"Data:  {type(data).__name__}, {num} {kind}{classes}, batches of {data.batch_size}",
+        f"Run:   {run} (Ctrl-C saves and stops; then: ganzoo fit --resume {run})",
     ]
 
 

@@ -32,9 +32,9 @@ def one_line(text: str, limit: int = 300) -> str:
 
 
 def _required(found: re.Match[str], places: Places, options: list[str]) -> str:
-    missing = sorted(found[1].split(", "), reverse=True)
+    missing = " and ".join(sorted(found[1].split(", "), reverse=True)).replace("model", "a model")
     return (
-        f"A run needs {' and '.join({'model': 'a model'}.get(name, name) for name in missing)}: give --config with a recipe, such as quickstart.yaml, or for example "
+        f"A run needs {missing}: give --config with a recipe, such as quickstart.yaml, or for example "
         "--model DCGAN --data Digits (ganzoo list shows all)."
     )
 
@@ -53,8 +53,8 @@ def _unrecognized(found: re.Match[str], places: Places, options: list[str]) -> s
 def _denied(found: re.Match[str], places: Places, options: list[str]) -> str:
     module = found[1].rpartition(".")[0]
     return (
-        f"The class {found[1]}{places.naming(found[1])} belongs neither to ganzoo nor to a module that you named: if you "
-        f"trust it, add --import {module}."
+        f"The class {found[1]}{places.naming(found[1])} belongs neither to ganzoo nor to a module that you named: if "
+        f"you trust it, add --import {module}."
     )
 
 
@@ -76,7 +76,8 @@ def _unknown_key(found: re.Match[str], places: Places, options: list[str]) -> st
     if place is None:
         return f"There is no setting {found[1]}{did_you_mean(key, options, _HELP)}"
     if place.owner is None:
-        return f"There is no setting {place.path}{place.source}{did_you_mean(key, [*_groups(options), *place.others], _HELP)}"
+        names = [*_groups(options), *place.others]
+        return f"There is no setting {place.path}{place.source}{did_you_mean(key, names, _HELP)}"
     names = option_names(place.owner)
     allowed = f"{place.owner.__name__} takes {', '.join(names) or 'none'}"
     if len(names) > 12:
@@ -146,7 +147,7 @@ _RULES = (
     (r"Expected a dot import path string: ([A-Za-z_]\w*)$", _unknown_class),
     (r'Parser key "([\w.]+)":(?:(?!Parser key)[\s\S])*arguments are required: ([\w.]+)', _needs),
     (r'Parser key "([\w.]+)":\s+Expected a (.*?)\. Got value: (.*)$', _wrong_value),
-    (r'[\s\S]*Parser key "([\w.]+)":(?:(?!Parser key)[\s\S])*?Subtypes: \[(.*)\]$[\s\S]*?Given value: (.*)$', _wrong_union),
+    (r'[\s\S]*Parser key "([\w.]+)":[\s\S]*?Subtypes: \[(.*)\]$[\s\S]*?Given value: (.*)$', _wrong_union),
     (r"Problem with given class_path '([\w.]+)'", _missing_class),
     (r"^argument (--[\w.]+): expected one argument", _no_value),
 )

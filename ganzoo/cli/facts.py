@@ -37,4 +37,4 @@ def check_options(arguments: Sequence[str]) -> None:
 
 
 def _refuse(given: str, name: str) -> None:
-    raise UserError(f"{given} cannot be set, because the model's {name} comes from data: leave it out, and {FACTS[name]}.")
+    raise UserError(f"{given} cannot be set, as the model's {name} comes from data: leave it out, and {FACTS[name]}.")

@@ -140,7 +140,6 @@ class FitCLI(LightningCLI):
         return compute
 
 
-
 def load_parts() -> None:
     """Import every module that holds parts."""
     for home in HOMES:

@@ -91,8 +91,8 @@ class Places:
                     return class_named(str(value))
         parent, _, name = path.rpartition(".")
         owner = self._class_at(parent) if parent else None
-        value = _defaults(owner).get(name) if owner else None
-        return class_named(value["class_path"]) if isinstance(value, Mapping) and "class_path" in value else None
+        default = _defaults(owner).get(name) if owner else None
+        return class_named(default["class_path"]) if isinstance(default, Mapping) and "class_path" in default else None
 
 
 def class_names() -> list[str]:
@@ -125,7 +125,8 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 
 def _subclasses(cls: type) -> Iterator[type]:
-    for child in cls.__subclasses__():
+    children: list[type] = cls.__subclasses__()
+    for child in children:
         yield child
         yield from _subclasses(child)
 

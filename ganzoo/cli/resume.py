@@ -49,8 +49,8 @@ def prepare(cli: FitCLI, run: Path) -> str | None:
     if locked and not cli.request.allow_changes:
         named = ", ".join(f"{key}: {before} -> {after}" for key, (before, after) in locked.items())
         raise UserError(
-            f"A resumed run keeps its settings, but these were changed ({named}): leave them out, start a new run, or add "
-            "--allow_changes."
+            f"A resumed run keeps its settings, but these were changed ({named}): leave them out, start a new run, or "
+            "add --allow_changes."
         )
     if locked:
         print(f"Changed: {', '.join(locked)}", file=sys.stderr)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from ganzoo import callbacks
 from ganzoo.callbacks.stop import was_interrupted
 from ganzoo.cli import explain, quiet, resume, rundir, trust
-from ganzoo.cli.announce import Announce
+from ganzoo.cli.announce import Announce, set_run_directory
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.parser import GROUPS, FitCLI, ParseError
 from ganzoo.errors import TrainingError, UserError
@@ -65,14 +68,14 @@ def _trainer(cli: FitCLI) -> Trainer:
 
 def _open_run(cli: FitCLI, trainer: Trainer) -> None:
     """Make the run's directory with its config.yaml. Only the first process does; the others hear of it later."""
-    if rank_zero_only.rank == 0:
+    if getattr(rank_zero_only, "rank", 0) == 0:
         run_dir = cli.request.resume
         if run_dir:
             resume.update_config(cli, run_dir)
         else:
             names = [path.stem for path in cli.request.configs] or [type(cli.model).__name__.lower()]
             run_dir = rundir.create(cli.request.run_dir, names[0], rundir.config_text(cli.resolved()))
-        trainer._default_root_dir = str(run_dir)
+        set_run_directory(trainer, str(run_dir))
     if cli.config["trainer"]["logger"] in (None, True) and importlib.util.find_spec("tensorboard"):
         trainer.loggers = [TensorBoardLogger(trainer.default_root_dir, "tensorboard", "")]
     for logger in trainer.loggers:
@@ -83,7 +86,21 @@ def _open_run(cli: FitCLI, trainer: Trainer) -> None:
 def _train(cli: FitCLI, trainer: Trainer) -> None:
     last = cli.request.resume and cli.request.resume / "checkpoints" / "last.ckpt"
     try:
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=last, weights_only=True)
+        with _errors_explained(cli, trainer):
+            trainer.fit(cli.model, cli.datamodule, ckpt_path=last, weights_only=True)
+    except (UserError, KeyboardInterrupt):
+        if not cli.request.resume and cli.model.clock.cycles == 0 and trainer.is_global_zero:
+            shutil.rmtree(trainer.default_root_dir)  # made by this process, and nothing was trained
+        raise
+    if trainer.is_global_zero:
+        _say_end(cli, trainer)
+
+
+@contextmanager
+def _errors_explained(cli: FitCLI, trainer: Trainer) -> Iterator[None]:
+    """Turn what Lightning and torch raise into sentences, where it is no bug."""
+    try:
+        yield
     except MisconfigurationException as error:
         raise UserError(explain.one_line(str(error))) from error
     except SystemExit as error:
@@ -96,8 +113,6 @@ def _train(cli: FitCLI, trainer: Trainer) -> None:
         if sentence is None:
             raise
         raise TrainingError(sentence) from error
-    if trainer.is_global_zero:
-        _say_end(cli, trainer)
 
 
 def _say_end(cli: FitCLI, trainer: Trainer) -> None:
@@ -105,7 +120,8 @@ def _say_end(cli: FitCLI, trainer: Trainer) -> None:
     if was_interrupted(trainer):
         text = f"Saved and stopped at {kimg:g} kimg."  # the callback has said how to go on
     else:
-        text = f"Done at {kimg:g} kimg: see {run}, and draw samples with: ganzoo sample {run}"
+        more = f", and draw samples with: ganzoo sample {run}" if len(cli.datamodule.shape) == 3 else ""
+        text = f"Done at {kimg:g} kimg: see {run}{more}"
     print(text, file=sys.stderr)
 
 
