@@ -74,17 +74,45 @@ def test_gradient_of_the_penalty_against_a_formula_without_second_derivatives() 
         assert torch.allclose(got.grad.double(), expected.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_penalty_is_of_full_precision_under_autocast() -> None:
-    """Value and gradient of R1 in a bf16 run equal those of a 32-bit run at the same weights."""
+@pytest.mark.parametrize("kind", ["convolutions", "perceptrons"])
+def test_penalty_is_of_full_precision_under_autocast(kind) -> None:
+    """The gradient of R1 in a bf16 run equals that of a 32-bit run at the same weights.
+
+    Autocast would reach the matrix products of a backward pass even if the forward pass was in 32 bits.
+    """
     grads = []
     for precision in ("32-true", "bf16-mixed"):
         torch.manual_seed(0)
-        gan = DCGAN(8, 1, width=4, discriminator_norm="none", penalties=[R1(10.0)], adversarial_weight=0.0)
+        options = {"penalties": [R1(10.0)], "adversarial_weight": 0.0}
+        gan = (
+            DCGAN(8, 1, width=4, discriminator_norm="none", **options)
+            if kind == "convolutions"
+            else MLPGAN((1, 8, 8), hidden=16, num_layers=3, **options)
+        )
         gan.step_seconds = 0.0
         gan.tricks.append(_Keep(grads))
         fit(gan, normal_batches(8, 1, 8, 8), max_steps=1, precision=precision)
     assert grads[0].abs().max() > 0
     assert torch.equal(grads[0], grads[1])
+
+
+def test_passes_that_a_part_makes_at_any_hook_are_of_full_precision() -> None:
+    seen = []
+
+    class Look(R1):
+        def before_turn(self, turn):
+            data = torch.ones(2, 1, 8, 8)
+            with torch.no_grad():
+                seen.append((turn.discriminate(data), turn.generate(torch.ones(2, 2))))
+                with torch.autocast("cpu", enabled=False):
+                    seen.append((turn.gan.discriminator(data), turn.gan.generator(torch.ones(2, 2))))
+
+        def forward(self, turn):
+            return None
+
+    torch.manual_seed(0)
+    fit(MLPGAN((1, 8, 8), hidden=16, parts=[Look()]), normal_batches(8, 1, 8, 8), max_steps=1, precision="bf16-mixed")
+    assert all(torch.equal(a, b) for a, b in zip(*seen[:2], strict=True))
 
 
 class _Keep(R1):
