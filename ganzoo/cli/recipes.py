@@ -33,16 +33,15 @@ def find(name: str) -> Path:
     for spelling in spellings:
         if Path(spelling).is_file():
             return Path(spelling)
-    bare = Path(name).name == name
-    places = f"as {Path(name).absolute()}"
-    if bare:
+    place = f"as {Path(name).absolute()}"
+    names = [str(path) for path in Path(name).parent.glob("*.yaml")]
+    if Path(name).name == name:
         for spelling in spellings:
             if (folder() / spelling).is_file():
                 return folder() / spelling
-        places = f"neither {places} nor among ganzoo's recipes"
-    here = [path.name for path in Path().glob("*.yaml")]
-    names = [*here, *(path.name for path in shipped())]
-    raise UserError(f"There is no config {name}, {places}{did_you_mean(spellings[-1], names, 'see ganzoo list')}")
+        place = f"neither {place} nor among ganzoo's recipes"
+        names += [path.name for path in shipped()]
+    raise UserError(f"There is no config {name}, {place}{did_you_mean(spellings[-1], names, 'see ganzoo list')}")
 
 
 def load(path: Path) -> dict[str, Any]:

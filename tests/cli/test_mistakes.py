@@ -1,0 +1,154 @@
+"""Each mistake on the command line or in a config is answered by one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.common import refused
+
+M = ["--model", "DCGAN", "--data", "Digits"]
+NEEDS = "give --config with a recipe, such as quickstart.yaml, or for example --model DCGAN --data Digits (ganzoo list shows all)."
+FACT = "cannot be set, as the model's"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], f"A run needs a model and data: {NEEDS}"),
+        (["--model", "DCGAN"], f"A run needs data: {NEEDS}"),
+        (["--data", "Digits"], f"A run needs a model: {NEEDS}"),
+        (["--model", "DCGN", "--data", "Digits"], "There is no class DCGN (model): did you mean DCGAN?"),
+        ([*M, "--modl", "3"], "There is no option --modl: did you mean --model?"),
+        ([*M, "--model.witdh", "3"], "There is no setting model.witdh: did you mean width?"),
+        ([*M, "--trainer.max_step", "3"], "There is no option --trainer.max_step: did you mean --trainer.max_steps?"),
+        ([*M, "--model.width", "abc"], "model.width was abc, but must be a whole number."),
+        ([*M, "--model.total_kimg", "abc"], "model.total_kimg was abc, but must be a number, or null."),
+        ([*M, "--data.mirror", "maybe"], "data.mirror was maybe, but must be true or false."),
+        ([*M, "--model.loss", "Hing"], "There is no class Hing (model.loss): did you mean Hinge?"),
+        (
+            [*M, "--model.loss", "Hinge", "--model.loss.margn", "2"],
+            "There is no setting model.loss.margn: did you mean margin?",
+        ),
+        (
+            [*M, "--model.loss.margin", "2"],
+            "There is no setting model.loss.margin: NonSaturating takes real_target, fake_target.",
+        ),
+        ([*M, "--model.penalties+=R3"], "There is no class R3 (model.penalties): did you mean R2?"),
+        (
+            [*M, "--model.penalties+=R1", "--model.penalties.gama", "2"],
+            "There is no setting model.penalties.gama: did you mean gamma?",
+        ),
+        ([*M, "--model.generator_lr", "Liner"], "There is no class Liner (model.generator_lr): did you mean Linear?"),
+        (
+            [*M, "--model.generator_lr", "Linear"],
+            "model.generator_lr needs a value for to_kimg: give --model.generator_lr.to_kimg.",
+        ),
+        (
+            [*M, "--model.discriminator_norm", "bach"],
+            "model.discriminator_norm was bach, but must be one of batch, none, instance, layer, spectral: did you mean "
+            "batch?",
+        ),
+        ([*M, "--data.batch_sze", "2"], "There is no setting data.batch_sze: did you mean batch_size?"),
+        (
+            ["--model", "MLPGAN", "--data", "Ring", "--model.wings", "2"],
+            "There is no setting model.wings: see ganzoo fit --model.help MLPGAN.",
+        ),
+        ([*M, "--samples.evry_kimg", "3"], "There is no option --samples.evry_kimg: did you mean --samples.every_kimg?"),
+        ([*M, "--seed", "x"], "seed was x, but must be a whole number."),
+        ([*M, "--model.generator_optimizer.lr"], "--model.generator_optimizer.lr needs a value."),
+        ([*M, "extra"], "'extra' was not expected: options are written as --name value."),
+        ([*M, "--run_dir"], "--run_dir needs a value: the directory of the new run."),
+        (
+            [*M, "--trainer.devices", "0"],
+            "Lightning refuses these settings of trainer: `Trainer(devices=0)` value is not a valid input using cpu "
+            "accelerator.",
+        ),
+        (
+            [*M, "--trainer.accelerator", "cpu", "--trainer.default_root_dir", "x"],
+            "trainer.default_root_dir was given, but a run has its own directory: use --run_dir.",
+        ),
+        (
+            ["--model", "DCGAN", "--data", "Ring"],
+            "The model DCGAN needs to know the image_size of its data, and Ring has none: choose another model, such as "
+            "MLPGAN, or images.",
+        ),
+    ],
+)
+def test_on_the_command_line(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "--trainer.devices" in arguments:
+        arguments = [*arguments, "--trainer.accelerator", "cpu"]
+    assert refused(capsys, "fit", *arguments) == sentence
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ("modle: {class_path: DCGAN}", "There is no setting modle in c.yaml: did you mean model?"),
+        (
+            "model: {class_path: DCGAN, init_args: {witdh: 3}}",
+            "There is no setting model.witdh in c.yaml: did you mean width?",
+        ),
+        ("model: {class_path: DCGN}", "There is no class DCGN (model in c.yaml): did you mean DCGAN?"),
+        (
+            "model: {class_path: DCGAN, init_args: {loss: {class_path: Hinge, init_args: {margn: 2}}}}",
+            "There is no setting model.loss.margn in c.yaml: did you mean margin?",
+        ),
+        (
+            "model: {class_path: DCGAN, init_args: {penalties: [{class_path: R1, init_args: {gama: 2}}]}}",
+            "There is no setting model.penalties.gama in c.yaml: did you mean gamma?",
+        ),
+        (
+            "model: {class_path: DCGAN, init_arg: {width: 4}}",
+            "There is no setting model.init_arg in c.yaml: did you mean init_args?",
+        ),
+        (
+            "model: {class_path: DCGAN, width: 4}",
+            "model.width in c.yaml is beside class_path: options of a class belong into its init_args.",
+        ),
+        ("trainer: {max_step: 3}", "There is no setting trainer.max_step in c.yaml: did you mean max_steps?"),
+        (
+            "model: {class_path: DCGAN, init_args: {width: x}}",
+            "model.width in c.yaml was x, but must be a whole number.",
+        ),
+        ("- 1", "c.yaml holds no settings; a config is made of names with values, such as model: and data:."),
+        (
+            "model:\n  class_path: DCGAN\n init_args: 3\n",
+            "c.yaml, line 3 is no valid YAML (expected <block end>, but found '<block mapping start>'); mend the line, or "
+            "the one before it.",
+        ),
+    ],
+)
+def test_in_a_config(config: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.yaml").write_text(config)
+    assert refused(capsys, "fit", *M, "--config", "c.yaml") == sentence
+
+
+def test_a_config_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = f"neither as {tmp_path / 'quikstart.yaml'} nor among ganzoo's recipes"
+    expected = f"There is no config quikstart.yaml, {place}: did you mean quickstart.yaml?"
+    assert refused(capsys, "fit", "--config", "quikstart.yaml") == expected
+    expected = f"There is no config a/b.yaml, as {tmp_path / 'a' / 'b.yaml'}: see ganzoo list."
+    assert refused(capsys, "fit", "--config", "a/b.yaml") == expected
+
+
+@pytest.mark.parametrize("name", ["image_size", "channels", "num_classes"])
+def test_facts_of_the_data_cannot_be_given_to_the_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside a link, a value of 64 would be replaced by the data's without a word."""
+    for arguments in ([f"--model.{name}", "64"], [f"--model.init_args.{name}=64"]):
+        sentence = refused(capsys, "fit", *M, *arguments)
+        assert sentence.startswith(f"{arguments[0].partition('=')[0]} {FACT} {name} comes from data: leave it out, and set")
+    Path("c.yaml").write_text(f"model: {{class_path: DCGAN, init_args: {{{name}: 64}}}}")
+    assert refused(capsys, "fit", "--data", "Digits", "--config", "c.yaml").startswith(f"model.{name} in c.yaml {FACT}")
+
+
+def test_abbreviations_are_no_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean --trainer.max_steps?" in refused(capsys, "fit", *M, "--trainer.max_ste", "3")
+    assert refused(capsys, "sample", "x", "--see", "3") == "There is no option --see: did you mean --seed?"
