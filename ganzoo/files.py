@@ -74,7 +74,8 @@ def explained(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"{what} could not be written ({error.strerror or error}): make room, then resume."
+            f"{what} could not be written ({error.strerror or error}): see that the disk has room and that the run's "
+            "folder can be written to."
         ) from error
 
 

@@ -78,6 +78,6 @@ def test_where_links_do_not_work_the_file_is_copied(tmp_path: Path, monkeypatch:
 
 
 def test_an_error_of_the_disk_becomes_a_sentence() -> None:
-    sentence = r"^The grid could not be written \(No space left on device\): make room"
+    sentence = r"^The grid could not be written \(No space left on device\): see that the disk has room"
     with pytest.raises(TrainingError, match=sentence), files.explained("The grid"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -42,6 +42,7 @@ class GracefulStop(MarkCallback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Not earlier: Lightning sets its own handlers after ``on_fit_start``, and they would end the run in mid-way.
+        # However the run ends, Lightning puts back the handlers that were there before it.
         self.interrupted = self._received = False
         self._module = None if self._joint else as_gan(pl_module)
         self._sentence = self._write_sentence(trainer)
@@ -56,26 +57,15 @@ class GracefulStop(MarkCallback):
         if stop and not _is_done(trainer):
             self.interrupted = trainer.should_stop = True
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._restore()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._restore()
-
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received:
-            self._restore()
+            for each, previous in self._previous.items():
+                signal.signal(each, previous)
             raise SystemExit(128 + number)
         self._received = True
         if self._module is not None:  # several ranks must leave their steps at the same cycle
             self._module.stop_requested = True
         os.write(2, self._sentence)  # print is not safe inside a handler
-
-    def _restore(self) -> None:
-        for number, previous in self._previous.items():
-            if signal.getsignal(number) == self._receive:  # Lightning's teardown may have been here before
-                signal.signal(number, previous)
-        self._previous = {}
 
     def _write_sentence(self, trainer: L.Trainer) -> bytes:
         if not trainer.is_global_zero:

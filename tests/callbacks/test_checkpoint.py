@@ -137,7 +137,8 @@ def test_a_disk_that_is_full_leaves_the_last_good_checkpoint(tmp_path: Path) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert str(error.value) == (
-        "The checkpoint at 0.6 kimg could not be written (File too large): make room, then resume. "
+        "The checkpoint at 0.6 kimg could not be written (File too large): see that the disk has room and that the "
+        "run's folder can be written to. "
         f"The last good checkpoint, of 0.3 kimg, is kept: {last}."
     )
     assert names(tmp_path) == ["kimg-000000.300.ckpt", "last.ckpt"] and images_in(last) == 300

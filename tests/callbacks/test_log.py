@@ -152,7 +152,7 @@ def test_a_table_forgets_rows_beyond_and_a_row_that_was_cut_off(tmp_path: Path) 
     table = Table(path, 200)
     assert path.read_text() == f"{head}0.1,100,0.5,1.0\n0.2,200,0.25,2.5\n"
     assert table.seconds == 2.5
-    path.write_text(f"{head}0.1,100,0.5,1.0\n0.2,200,0.2")  # all cells, but the number may go on
+    path.write_text(f"{head}0.1,100,0.5,1.0\n0.2,200,0.25,2.")  # all cells, but the number may go on
     Table(path, 1000)
     assert path.read_text() == f"{head}0.1,100,0.5,1.0\n"
 

@@ -137,7 +137,7 @@ def test_after_a_kill_and_a_resume_the_grids_are_those_of_the_run_that_never_sto
     folder = tmp_path / "killed"
     with pytest.raises(Dies):
         run(tiny(0.95, parts=[At("generator", 13, die)]), folder, callbacks())
-    (folder / "samples" / ".kimg-000000.700.png.tmp").write_bytes(b"half of a picture")
+    (folder / "samples" / ".kimg-000000.650.png.tmp").write_bytes(b"half of a picture")
     assert "kimg-000000.600.png" in grids(folder)
     drawn = (folder / "samples" / "kimg-000000.500.png").stat().st_mtime_ns
     run(tiny(0.95), folder, callbacks(), resume=folder / "checkpoints" / "last.ckpt")
