@@ -110,7 +110,7 @@ class FitCLI(LightningCLI):
             UserError: What a constructor refuses.
         """
         try:
-            self.config_init = self.parser.instantiate_classes(self.config)
+            self.config_init = self.parser.instantiate(self.config)
         except ValueError as error:  # the parser wraps what a link raises
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, UserError):
@@ -120,7 +120,7 @@ class FitCLI(LightningCLI):
 
     def resolved(self, config: Any = None) -> dict[str, Any]:
         """All settings as plain data."""
-        text = self.parser.dump(self.config if config is None else config, skip_none=False)
+        text = self.parser.dump(self.config if config is None else config, skip_unset=False)
         content: dict[str, Any] = yaml.safe_load(text)
         return content
 

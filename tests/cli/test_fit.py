@@ -1,0 +1,186 @@
+"""``ganzoo fit`` as a user runs it: in processes of its own, two at once."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ganzoo.checkpoint import load_model
+from ganzoo.cli import main
+from tests.cli.common import TINY, refused, start
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder where two runs were started together, and what each wrote to the terminal."""
+    folder = tmp_path_factory.mktemp("folder")
+    both = [start(folder, "fit", *TINY, "--trainer.accelerator", "cpu", "--seed", str(seed)) for seed in (1, 2)]
+    written = []
+    for process in both:
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        assert out == ""
+        written.append(err)
+    return folder, written
+
+
+def settings(run: Path) -> dict[str, object]:
+    content: dict[str, object] = yaml.safe_load((run / "config.yaml").read_text())
+    return content
+
+
+def test_two_runs_started_together_get_two_directories(runs: tuple[Path, list[str]]) -> None:
+    folder, _ = runs
+    found = sorted((folder / "runs").iterdir())
+    assert [path.name for path in found] == ["dcgan-1", "dcgan-2"]
+    assert {settings(path)["seed"] for path in found} == {1, 2}
+    assert {load_model(path).seed for path in found} == {1, 2}
+
+
+def test_a_run_leaves_everything(runs: tuple[Path, list[str]]) -> None:
+    run = runs[0] / "runs" / "dcgan-1"
+    names = {path.name for path in run.iterdir()} - {"tensorboard"}
+    assert names == {"config.yaml", "metrics.csv", "samples", "samples.gif", "checkpoints"}
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    with open(run / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert (rows[-1]["progress/images"], rows[-1]["progress/g_turns"]) == ("384", "6")
+
+
+def test_the_first_lines_say_what_is_trained_and_nothing_else_is_said(runs: tuple[Path, list[str]]) -> None:
+    lines = runs[1][0].splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("Model:"))
+    name = lines[begin + 2].split()[1]
+    generator = load_model(runs[0] / name).generator
+    count = sum(p.numel() for p in generator.parameters())
+    assert lines[begin].startswith(f"Model: DCGAN, generator {count / 1000:.3g}k, discriminator ")
+    assert lines[begin + 1] == "Data:  Digits, 1,797 images of 8x8, 1 channel, 10 classes, batches of 64"
+    assert lines[begin + 2] == f"Run:   {name} (Ctrl-C saves and stops; then: ganzoo fit --resume {name})"
+    assert lines[-1] == f"Done at 0.384 kimg: see {name}, and draw samples with: ganzoo sample {name}"
+    others = [line for line in lines[:begin] + lines[begin + 3 : -1] if " kimg | " not in line]
+    assert [line for line in others if not line.startswith("Digits: 1797 pictures, a cache of")] == []
+
+
+def test_config_yaml_is_complete_and_can_be_fed_back(
+    runs: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = runs[0] / "runs" / "dcgan-1" / "config.yaml"
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", str(config), "--print_config"])
+    assert end.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(config.read_text())
+    found = yaml.safe_load(config.read_text())
+    assert found["model"]["init_args"]["width"] == 4
+    assert found["model"]["init_args"]["loss"] == {
+        "class_path": "ganzoo.losses.NonSaturating",
+        "init_args": {"real_target": 1.0, "fake_target": 0.0},
+    }
+    assert "image_size" not in found["model"]["init_args"]  # it comes from data
+
+
+@pytest.fixture
+def run(runs: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a complete run, to be changed."""
+    shutil.copytree(runs[0] / "runs" / "dcgan-1", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    return Path("run")
+
+
+def test_a_complete_run_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert main(["fit", "--resume", "run"]) == 0
+    assert capsys.readouterr().out == "The run run is complete, with 0.384 kimg; to go on, raise --model.total_kimg.\n"
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_later_stop_goes_on_in_the_same_directory(run: Path) -> None:
+    options = ["--model.total_kimg", "0.64", "--log.every_kimg", "0.128", "--data.num_workers", "1"]
+    assert main(["fit", "--resume", "run", *options]) == 0
+    assert not Path("runs").exists()
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["ganzoo"]["clock"]["images"] == 640
+    assert content["ganzoo"]["clock"]["g_turns"] == 10
+    assert settings(run)["model"]["init_args"]["total_kimg"] == 0.64
+    former = yaml.safe_load((run / "config-1.yaml").read_text())
+    assert former["model"]["init_args"]["total_kimg"] == 0.384
+
+
+def test_other_changes_are_named_and_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model.total_kimg", "0.64", "--model.width", "8", "--seed", "7", "--model.loss", "Hinge"]
+    sentence = refused(capsys, "fit", "--resume", "run", *options)
+    for change in (
+        "model.width: 4 -> 8",
+        f"seed: {settings(run)['seed']} -> 7",
+        "model.loss.class_path: ganzoo.losses.NonSaturating -> ganzoo.losses.Hinge",
+    ):
+        assert change in sentence
+    assert "total_kimg" not in sentence
+    assert sentence.startswith("A resumed run keeps its settings, but these were changed (")
+    assert sentence.endswith("): leave them out, start a new run, or add --allow_changes.")
+
+
+def test_changes_can_be_allowed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model.total_kimg", "0.448", "--model.generator_optimizer.lr", "0.5", "--allow_changes"]
+    assert main(["fit", "--resume", "run", *options]) == 0
+    assert "Changed: model.generator_optimizer.lr\n" in capsys.readouterr().err
+    assert settings(run)["model"]["init_args"]["generator_optimizer"]["init_args"]["lr"] == 0.5
+
+
+def test_resuming_what_cannot_be_resumed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = "There is no run nowhere: --resume takes the directory of a run, such as runs/quickstart-1."
+    assert refused(capsys, "fit", "--resume", "nowhere") == sentence
+    sentence = "--resume goes on in the run's own directory, so --run_dir cannot be given as well."
+    assert refused(capsys, "fit", "--resume", "run", "--run_dir", "x") == sentence
+    shutil.rmtree(run / "checkpoints")
+    sentence = "The run run ended before its first checkpoint; start it anew with --config run/config.yaml."
+    assert refused(capsys, "fit", "--resume", "run") == sentence
+    (run / "config.yaml").unlink()
+    sentence = "The directory run holds no config.yaml, so it is no run that can be resumed."
+    assert refused(capsys, "fit", "--resume", "run") == sentence
+
+
+def test_a_new_run_never_writes_into_an_existing_one(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = (
+        "The directory run is not empty, and a new run never writes into another's: give another --run_dir, or go on "
+        "with that run by --resume run."
+    )
+    assert refused(capsys, "fit", *TINY, "--run_dir", "run") == expected
+
+
+def test_a_run_that_could_not_begin_leaves_no_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    never = ["fit", "--model", "DCGAN", "--data", "Digits", "--data.image_size", "8", "--model.width", "2"]
+    assert main([*never, "--trainer.accelerator", "cpu"]) == 2
+    assert "error: This run would never end" in capsys.readouterr().err
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_missing_memory_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ganzoo.gan.GAN.cycle", fail)
+    assert main(["fit", *TINY, "--trainer.accelerator", "cpu"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: The memory of cpu is too small for batches of 64 images; 32 fit: ")
+
+
+def test_two_processes_share_one_directory(tmp_path: Path) -> None:
+    process = start(tmp_path, "fit", *TINY, "--trainer.accelerator", "cpu", "--trainer.devices", "2")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert os.listdir(tmp_path) == ["runs"]
+    assert os.listdir(tmp_path / "runs") == ["dcgan-1"]
+    assert err.count("Model: DCGAN") == 1
+    assert "on cpu x 2\n" in err

@@ -1,0 +1,108 @@
+"""``ganzoo sample``: the same seed gives the same images, whatever else is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ganzoo.checkpoint import load_model
+from ganzoo.cli import main
+from tests.cli.common import TINY, refused
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conditional model of 8x8 digits."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["fit", *TINY, "--run_dir", str(folder), "--trainer.accelerator", "cpu"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def levels(path: str | Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def expected(run: Path, num: int, **options: object) -> np.ndarray:
+    """Levels of the model's samples, computed here."""
+    samples = load_model(run).sample(num, **options)
+    return ((samples.double() + 1) * 127.5).round().clamp(0, 255).numpy().astype(np.uint8)[:, 0]
+
+
+def test_single_files_are_the_model_s_samples(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(run), "--num", "3", "--seed", "5", "--out", "folder"]) == 0
+    assert capsys.readouterr().out == "3 samples of DCGAN at 0.384 kimg: folder\n"
+    found = [levels(path) for path in sorted(Path("folder").iterdir())]
+    assert [path.name for path in sorted(Path("folder").iterdir())] == ["0000.png", "0001.png", "0002.png"]
+    np.testing.assert_array_equal(found, expected(run, 3, seed=5))
+
+
+def test_a_grid_holds_them_in_rows(run: Path) -> None:
+    assert main(["sample", str(run), "--num", "6", "--columns", "3", "--out", "grid.png"]) == 0
+    pixels, samples = levels("grid.png"), expected(run, 6, seed=0)
+    size = (pixels.shape[1] - 2) // 3  # cell and padding
+    assert pixels.shape == (2 + 2 * size, 2 + 3 * size)
+    factor = (size - 2) // 8
+    cell = pixels[2 + size : 2 * size, 2 : size]  # the fourth: second row, first column
+    np.testing.assert_array_equal(cell[::factor, ::factor], samples[3])
+
+
+def test_labels_are_repeated_in_turn(run: Path) -> None:
+    assert main(["sample", str(run), "--num", "5", "--labels", "3,7", "--out", "a"]) == 0
+    found = [levels(path) for path in sorted(Path("a").iterdir())]
+    np.testing.assert_array_equal(found, expected(run, 5, seed=0, labels=[3, 7, 3, 7, 3]))
+
+
+def test_raw_weights_are_not_the_average(run: Path) -> None:
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    for name, tensor in content["state_dict"].items():
+        if name.startswith("generator_ema."):
+            tensor.zero_()  # so that the average draws tanh(0), which is level 128
+    torch.save(content, "changed.ckpt")
+    assert main(["sample", "changed.ckpt", "--num", "2", "--out", "averaged"]) == 0
+    assert main(["sample", "changed.ckpt", "--num", "2", "--raw", "--out", "raw"]) == 0
+    assert all((levels(path) == 128).all() for path in Path("averaged").iterdir())
+    found = [levels(path) for path in sorted(Path("raw").iterdir())]
+    np.testing.assert_array_equal(found, expected(run, 2, seed=0, averaged=False))
+    assert (np.stack(found) != 128).any()
+
+
+def test_nothing_is_overwritten_unasked(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("grid.png").write_text("precious")
+    sentence = "grid.png exists already: give another --out, or add --overwrite."
+    assert refused(capsys, "sample", str(run), "--out", "grid.png") == sentence
+    assert Path("grid.png").read_text() == "precious"
+    assert main(["sample", str(run), "--num", "1", "--out", "grid.png", "--overwrite"]) == 0
+    assert levels("grid.png").ndim == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere"], "nowhere does not exist: give a run directory or a .ckpt file."),
+        (["RUN", "--nmu", "3"], "There is no option --nmu: did you mean --num?"),
+        (["RUN", "--num", "x"], "--num: invalid int value: 'x'; see ganzoo sample --help."),
+        (["RUN", "--labels", "a"], "--labels was a, but must be numbers of classes, such as 0,1,2."),
+        (["RUN", "--num", "1", "--labels", "10"], "The labels [10] were given for 1 samples; give each one from 0 to 9."),
+        (["RUN", "--out", "grid.jpg"], "--out grid.jpg is neither a .png nor a directory; grids are written as PNG."),
+        ([], "the following arguments are required: RUN_OR_CHECKPOINT; see ganzoo sample --help."),
+    ],
+)
+def test_mistakes(arguments: list[str], sentence: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "sample", *(str(run) if word == "RUN" else word for word in arguments)) == sentence
+
+
+def test_points_are_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", "MLPGAN", "--data", "Ring", "--trainer.max_steps", "1", "--trainer.accelerator", "cpu"]
+    assert main(["fit", *options]) == 0
+    capsys.readouterr()
+    assert refused(capsys, "sample", "runs/mlpgan-1") == "MLPGAN makes points of shape (2,), not images."
