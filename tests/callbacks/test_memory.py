@@ -104,9 +104,8 @@ def test_what_the_failed_turn_held_is_free_before_anything_is_tried() -> None:
         held.append(weakref.ref(activations))
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    try:
+    with pytest.raises(torch.OutOfMemoryError) as error:
         turn()
-    except torch.OutOfMemoryError as error:
-        assert held[0]() is not None
-        explain_out_of_memory(error, gan, DATA)  # type: ignore[arg-type]
+    assert held[0]() is not None
+    explain_out_of_memory(error.value, gan, DATA)  # type: ignore[arg-type]
     assert held[0]() is None
