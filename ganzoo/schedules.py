@@ -24,6 +24,10 @@ class Constant(Schedule):
     """The same value throughout."""
 
     def __init__(self, value: float = 1.0) -> None:
+        """
+        Args:
+            value: The value.
+        """
         self.value = value
 
     def __call__(self, kimg: float) -> float:

@@ -33,6 +33,7 @@ def as_gan(module: L.LightningModule) -> GAN:
 
 
 def run_directory(trainer: L.Trainer) -> Path:
+    """Where the run writes."""
     return Path(trainer.default_root_dir)
 
 

@@ -47,7 +47,7 @@ class EndlessSampler(DistributedSampler[Indices]):
                 f"A batch_size of {batch_size} cannot be divided among {world} processes with {accumulate} "
                 f"micro-batches each; make it a multiple of {world * accumulate}."
             )
-        super().__init__(range(num or 1), num_replicas=world, rank=rank, seed=seed)  # type: ignore[arg-type]
+        super().__init__(range(num or 1), num_replicas=world, rank=rank, seed=seed)  # type: ignore[arg-type]  # a range
         self.num, self.batch_size, self.accumulate = num, batch_size, accumulate
         self.start = 0  # images that were drawn before the next iterator
 

@@ -6,8 +6,8 @@ Differences from the paper:
 - The paper gives no sizes; the default suits distributions in the plane.
 - The generator's hidden layers are rectifiers (the paper mixes them with sigmoids) and its output is linear for
   points, tanh for images, which are in [-1, 1] here.
-- The default loss is the non-saturating one (the paper's section 3 recommends it; ``Saturating`` is its equation 1), and
-  the default optimizer is Adam instead of momentum.
+- The default loss is the non-saturating one (the paper's section 3 recommends it; ``Saturating`` is its equation 1),
+  and the default optimizer is Adam instead of momentum.
 """
 
 from __future__ import annotations

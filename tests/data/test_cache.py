@@ -216,5 +216,5 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert cache.cache_root() == Path("/elsewhere/ganzoo")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert cache.cache_root() == Path("/home/someone/.cache/ganzoo")
+    monkeypatch.setenv("HOME", "/elsewhere/someone")
+    assert cache.cache_root() == Path("/elsewhere/someone/.cache/ganzoo")
