@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ganzoo.gan import GAN
 
 KEY = "ganzoo"
-FORMAT = 2
+FORMAT = 3
 
 
 def header(gan: GAN) -> dict[str, Any]:
@@ -139,8 +139,18 @@ def _meter_with_running_numbers(content: dict[str, Any]) -> None:
     }
 
 
+def _meter_with_sums(content: dict[str, Any]) -> None:
+    """Format 3 also has sums of values that are not kept one by one."""
+    meter = content[KEY]["meter"]
+    numbers = [count for turns in meter["turns"].values() for count, _ in turns]
+    content[KEY]["meter"] = {**meter, "sums": {}, "bad": None, "count": 1 + max(numbers, default=-1)}
+
+
 #: From format k to k + 1, each changing the dictionary in place.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: _meter_with_running_numbers}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {
+    1: _meter_with_running_numbers,
+    2: _meter_with_sums,
+}
 
 
 def _config_of(part: Any) -> Config | None:

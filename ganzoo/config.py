@@ -56,8 +56,11 @@ def encode(value: Any) -> Any:
     """Plain data for a constructor's argument. Raises TypeError for what has no plain form."""
     if isinstance(value, Configurable):
         return value.config()
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool):
         return value
+    for plain in (int, float, str):  # exactly these: a checkpoint refuses their sub-classes, such as numpy's numbers
+        if isinstance(value, plain):
+            return plain(value)
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping) and "class_path" in value:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from torch import Tensor, nn
 
 from ganzoo import checkpoint, sampling
@@ -136,15 +136,19 @@ class GAN(Configurable, Loop):
         if stage == "fit":
             check_strategy(self.trainer)
             self.seed = checkpoint.run_seed(self.trainer)
+            self._check_ends(by_epochs=self.trainer.max_epochs not in (None, -1))
 
     def on_train_start(self) -> None:
         self._begin()
-        trainer = self.trainer
-        by_epochs = trainer.max_epochs not in (None, -1) and trainer.num_training_batches != float("inf")
-        by_time = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector
-        self.plan.check_ends(self.total_kimg, trainer.max_steps, by_epochs or by_time)
+        if self.trainer.num_training_batches == float("inf"):  # then epochs never end
+            self._check_ends(by_epochs=False)
         if self.complete:
-            trainer.should_stop = True
+            self.trainer.should_stop = True
+
+    def _check_ends(self, *, by_epochs: bool) -> None:
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        by_time = any(isinstance(callback, Timer) for callback in callbacks)
+        self.plan.check_ends(self.total_kimg, self.trainer.max_steps, by_epochs or by_time)
 
     def train(self, mode: bool = True) -> GAN:
         super().train(mode)

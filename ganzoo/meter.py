@@ -12,16 +12,24 @@ from torch import Tensor
 class Meter:
     """Collects detached scalars by name. Reading them is the only moment that waits for the device."""
 
+    limit = 4096  #: so many values of a name are kept one by one; then they become a sum
+
     def __init__(self) -> None:
         self._fresh: dict[str, list[Tensor]] = {}
         self._read: dict[str, list[float]] = {}
         self._turns: dict[str, list[tuple[int, int]]] = {}  # (running number of the value, turn)
+        self._sums: dict[str, tuple[float, int]] = {}  # sum and number of the values that are no longer kept
+        self._bad: tuple[int, str, int] | None = None  # the earliest of those that was not finite
         self._count = 0
 
     def add(self, name: str, value: Tensor, turn: int) -> None:
         """Keep a scalar tensor under ``name``; ``turn`` is the number of the turn that it belongs to."""
+        turns = self._turns.setdefault(name, [])
+        if len(turns) >= self.limit:
+            self._fold(name)
+            turns = self._turns.setdefault(name, [])
         self._fresh.setdefault(name, []).append(value)
-        self._turns.setdefault(name, []).append((self._count, turn))
+        turns.append((self._count, turn))
         self._count += 1
 
     def values(self) -> dict[str, list[float]]:
@@ -33,30 +41,50 @@ class Meter:
 
     def means(self) -> dict[str, float]:
         """The mean by name since the last :meth:`clear`."""
-        return {name: math.fsum(values) / len(values) for name, values in self.values().items()}
+        means = {}
+        for name, values in self.values().items():
+            total, number = self._sums.get(name, (0.0, 0))
+            means[name] = (total + math.fsum(values)) / (number + len(values))
+        return means
 
     def clear(self) -> None:
-        for kept in (self._fresh, self._read, self._turns):
+        for kept in (self._fresh, self._read, self._turns, self._sums):
             kept.clear()
-        self._count = 0
+        self._count, self._bad = 0, None
 
     def first_bad(self) -> tuple[str, int] | None:
         """Name and turn of the earliest value that is not finite, or None."""
-        found = [
-            (count, name, turn)
-            for name, values in self.values().items()
-            for value, (count, turn) in zip(values, self._turns[name], strict=True)
-            if not math.isfinite(value)
-        ]
+        found = [bad for bad in map(self._first_bad_of, self.values()) if bad is not None]
+        found += [self._bad] if self._bad is not None else []
         return min(found)[1:] if found else None
 
     def state(self) -> dict[str, Any]:
         """Plain data for the checkpoint: a run that stops between two readings loses none."""
-        values = {name: list(values) for name, values in self.values().items()}
-        return {"values": values, "turns": {name: list(turns) for name, turns in self._turns.items()}}
+        return {
+            "values": {name: list(values) for name, values in self.values().items()},
+            "turns": {name: list(turns) for name, turns in self._turns.items()},
+            "sums": dict(self._sums),
+            "bad": self._bad,
+            "count": self._count,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         self.clear()
         self._read = {name: list(values) for name, values in state["values"].items()}
         self._turns = {name: [(count, turn) for count, turn in turns] for name, turns in state["turns"].items()}
-        self._count = 1 + max((count for turns in self._turns.values() for count, _ in turns), default=-1)
+        self._sums = {name: (total, number) for name, (total, number) in state["sums"].items()}
+        self._bad, self._count = state["bad"], state["count"]
+
+    def _first_bad_of(self, name: str) -> tuple[int, str, int] | None:
+        pairs = zip(self.values()[name], self._turns[name], strict=True)
+        return next(((count, name, turn) for value, (count, turn) in pairs if not math.isfinite(value)), None)
+
+    def _fold(self, name: str) -> None:
+        """Replace the kept values of a name by their sum."""
+        values = self.values()[name]
+        bad = self._first_bad_of(name)
+        if bad is not None and (self._bad is None or bad < self._bad):
+            self._bad = bad
+        total, number = self._sums.get(name, (0.0, 0))
+        self._sums[name] = total + math.fsum(values), number + len(values)
+        del self._read[name], self._turns[name]

@@ -23,7 +23,7 @@ def draw(
     if num < 1 or batch_size < 1:
         raise UserError(f"{num} samples in batches of {batch_size} were asked for; both must be 1 or more.")
     network = gan.generator_ema if averaged and gan.generator_ema is not None else gan.generator
-    was_training = network.training
+    training = [module for module in network.modules() if module.training]
     network.eval()
     chosen = choose_labels(gan.num_classes, num, seed=seed, labels=labels, first=first)
     pieces = []
@@ -33,7 +33,8 @@ def draw(
         piece = None if chosen is None else chosen[at : at + batch_size].to(gan.device)
         with torch.autocast(gan.device.type, enabled=False):
             pieces.append(network(latents, piece).float().cpu())
-    network.train(was_training)
+    for module in training:
+        module.training = True
     return torch.cat(pieces)
 
 

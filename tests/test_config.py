@@ -39,6 +39,14 @@ def test_default_is_plain_data() -> None:
     assert type(default(Hinge)) is dict
 
 
+def test_numbers_of_other_libraries_become_plain_ones() -> None:
+    import signal
+
+    import numpy as np
+
+    assert [type(encode(v)) for v in (np.float64(0.5), signal.SIGTERM, True, np.str_("x"))] == [float, int, bool, str]
+
+
 def test_what_has_no_plain_form_is_refused() -> None:
     with pytest.raises(TypeError, match="no plain form"):
         encode(object())

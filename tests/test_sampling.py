@@ -43,6 +43,14 @@ def test_running_statistics_are_used_and_nothing_of_the_model_moves(gan) -> None
     assert torch.allclose(one, by_hand, atol=1e-6)
 
 
+def test_modules_that_were_in_evaluation_mode_stay_so() -> None:
+    gan = DCGAN(8, 1, width=4, ema=None)
+    frozen = gan.generator.layers[1].eval()
+    gan.sample(1)
+    assert not frozen.training
+    assert gan.generator.layers[0].training
+
+
 def test_averaged_weights_are_the_default(gan) -> None:
     gan.generator_ema.layers[-2].bias.data.fill_(9.0)
     assert gan.sample(2).min() > 0.99

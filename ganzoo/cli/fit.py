@@ -45,7 +45,8 @@ Train a GAN. A run leaves a directory with config.yaml, metrics.csv, samples/, s
   --seed N                 seed of everything (0)
   --import MODULE          import a module of yours, so that its classes can be named; may be repeated
 
-  --model.total_kimg K     end after K thousand images; --trainer.max_steps N ends after N updates of the generator
+  --model.total_kimg K     end after K thousand images (200 if nothing ends the run)
+  --trainer.max_steps N    end after N updates of the generator
   --model.loss CLASS       such as Hinge, with --model.loss.margin 1
   --model.penalties+=R1    add a penalty, with --model.penalties.gamma 1
   --model.generator_optimizer.lr 1e-4

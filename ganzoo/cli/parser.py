@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -30,6 +31,10 @@ GROUPS = {
 
 #: Where parts are; all of them are loaded, so that their short names resolve.
 HOMES = ("models", "data", "losses", "penalties", "schedules", "optim", "latents", "augment", "callbacks", "loggers")
+
+
+#: Length of a run that was given none.
+DEFAULT_KIMG = 200.0
 
 
 class ParseError(argparse.ArgumentError):
@@ -64,7 +69,13 @@ class FitCLI(LightningCLI):
                 "use_distributed_sampler": False,
                 "enable_model_summary": False,
             },
-            parser_kwargs={"allow_abbrev": False, "prog": "ganzoo fit", "description": "Train a GAN."},
+            parser_kwargs={
+                "allow_abbrev": False,
+                "prog": "ganzoo fit",
+                "usage": "ganzoo fit [options]",
+                "description": "Train a GAN. Options of the run itself (--run_dir, --resume, --import, ...) are in the "
+                "short help: ganzoo fit --help.",
+            },
             parser_class=Parser,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -102,6 +113,7 @@ class FitCLI(LightningCLI):
         """
         self.config = self.parser.parse_args(self.request.arguments)
         self.config["import"] = list(self.request.imports)
+        self._give_a_stop()
 
     def build(self) -> None:
         """Make data and model.
@@ -123,6 +135,13 @@ class FitCLI(LightningCLI):
         text = self.parser.dump(self.config if config is None else config, skip_unset=False)
         content: dict[str, Any] = yaml.safe_load(text)
         return content
+
+    def _give_a_stop(self) -> None:
+        """Without any YAML a run needs no budget either."""
+        model, trainer = self.config["model"]["init_args"], self.config["trainer"]
+        if model["total_kimg"] is None and trainer["max_steps"] < 0 and trainer["max_time"] is None:
+            model["total_kimg"] = DEFAULT_KIMG
+            print(f"No end was given, so it is --model.total_kimg {DEFAULT_KIMG:g}.", file=sys.stderr)
 
     def _fact(self, name: str) -> Callable[[GANDataModule], Any]:
         def compute(data: GANDataModule) -> Any:

@@ -32,7 +32,7 @@ class DCGAN(GAN):
 
     def __init__(
         self,
-        image_size: int = 64,
+        image_size: int | tuple[int, int] = 64,
         channels: int = 3,
         *,
         num_classes: int = 0,
@@ -60,6 +60,8 @@ class DCGAN(GAN):
             recipe: Every option of the training loop.
         """
         widths = _widths(image_size, width, max_width)
+        if latent_dim < 1 or channels < 1:
+            raise UserError(f"DCGAN was given latent_dim {latent_dim} and channels {channels}; both are 1 or more.")
         super().__init__(
             DCGANGenerator(widths, channels, latent_dim, num_classes),
             DCGANDiscriminator(widths, channels, num_classes, discriminator_norm),
@@ -135,8 +137,10 @@ def _leaky() -> nn.Module:
     return nn.LeakyReLU(0.2, inplace=True)
 
 
-def _widths(image_size: int, width: int, max_width: int) -> list[int]:
+def _widths(image_size: int | tuple[int, int], width: int, max_width: int) -> list[int]:
     """Channels from half of the image size down to 4x4."""
+    if width < 1 or max_width < 1:
+        raise UserError(f"DCGAN was given width {width} and max_width {max_width}; both are 1 or more.")
     if not isinstance(image_size, int) or image_size < 8 or image_size & (image_size - 1):
         raise UserError(f"DCGAN was given images of size {image_size}; it makes square ones of 8, 16, 32, 64, ...")
     levels = image_size.bit_length() - 3

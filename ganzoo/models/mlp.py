@@ -56,9 +56,10 @@ class MLPGAN(GAN):
             discriminator_optimizer: Optimizer of the discriminator.
             recipe: Every option of the training loop.
         """
-        if num_layers < 1 or hidden < 1 or pieces < 1:
+        if min(num_layers, hidden, pieces, latent_dim) < 1:
             raise UserError(
-                f"An MLP of {num_layers} layers, {hidden} units and {pieces} pieces was asked for; each is 1 or more."
+                f"An MLP of {num_layers} layers, {hidden} units, {pieces} pieces and latent_dim {latent_dim} was asked "
+                "for; each is 1 or more."
             )
         shape = tuple(shape)
         super().__init__(

@@ -26,6 +26,12 @@ def test_other_sizes_are_refused(size) -> None:
         DCGAN(size)
 
 
+@pytest.mark.parametrize("option", ["width", "max_width", "latent_dim", "channels"])
+def test_sizes_below_one_are_refused(option) -> None:
+    with pytest.raises(UserError, match=f"{option} 0.*1 or more|1 or more.*{option}"):
+        DCGAN(**{"image_size": 16, option: 0})
+
+
 def test_channels_of_figure_1() -> None:
     with torch.device("meta"):
         gan = DCGAN(64, 3, width=128)
