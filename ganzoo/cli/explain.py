@@ -45,8 +45,16 @@ def _needs(found: re.Match[str], places: Places, options: list[str]) -> str:
 
 def _unrecognized(found: re.Match[str], places: Places, options: list[str]) -> str:
     given = found[1].split()[0].partition("=")[0]
+    if given.endswith((".yaml", ".yml")) and not given.startswith("-"):
+        return f"{given!r} was not expected: a recipe is given as --config {given}."
     if not given.startswith("-"):
         return f"{given!r} was not expected: options are written as --name value."
+    wanted = given.lstrip("-")
+    inside = [
+        f"--{owner}.{wanted}" for owner in ("model", "data", "trainer") if wanted in _names_of(owner, places, options)
+    ]
+    if inside:
+        return f"There is no option {given}: did you mean {' or '.join(inside)}?"
     return f"There is no option {given}{did_you_mean(given, [f'--{name}' for name in options], _HELP)}"
 
 
@@ -99,8 +107,21 @@ def _wrong_union(found: re.Match[str], places: Places, options: list[str]) -> st
     return _must_be(places.where(found[1]), found[3], re.split(r", (?![^\[]*\])", found[2]))
 
 
+def _names_of(owner: str, places: Places, options: list[str]) -> list[str]:
+    """Options of the trainer, of every model or of every data set, without their place."""
+    if owner == "trainer":
+        return [name.removeprefix("trainer.") for name in options if name.startswith("trainer.")]
+    return _COMMON[owner]
+
+
 def _must_be(name: str, value: str, types: list[str]) -> str:
     """A sentence about a value of the wrong type."""
+    if nested := re.fullmatch(r"NestedArg\(key='(\w+)', val='([^']*)'\)", value):  # an option of a class
+        key, given = nested.groups()
+        return (
+            f"model.{key} was {given}, but must be a list: append to it by --model.{key}+={given}, or write a list in "
+            "YAML."
+        )
     choices: dict[str, None] = {}
     kinds: dict[str, None] = {}
     for kind in types:
@@ -125,6 +146,12 @@ def _kind(text: str) -> str:
 def _groups(options: list[str]) -> list[str]:
     return list(dict.fromkeys(name.split(".")[0] for name in options))
 
+
+#: What is often given without its place.
+_COMMON = {
+    "model": ["total_kimg", "loss", "penalties", "width", "latent_dim", "accumulate", "ema", "play", "stages", "parts"],
+    "data": ["batch_size", "num_workers", "labels", "image_size", "path", "split", "mirror", "channels"],
+}
 
 _HELP, _LIST = "see ganzoo fit --help", "see ganzoo list"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import pkgutil
-import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -28,10 +27,8 @@ GROUPS = {
     "progress": callbacks.Progress,
 }
 
-
 #: Where parts are; all of them are loaded, so that their short names resolve.
 HOMES = ("models", "data", "losses", "penalties", "schedules", "optim", "latents", "augment", "callbacks", "loggers")
-
 
 #: Length of a run that was given none.
 DEFAULT_KIMG = 200.0
@@ -56,6 +53,7 @@ class FitCLI(LightningCLI):
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self.notes: list[str] = []  #: what the user should know when the run begins
         load_parts()
         super().__init__(
             GAN,
@@ -141,7 +139,7 @@ class FitCLI(LightningCLI):
         model, trainer = self.config["model"]["init_args"], self.config["trainer"]
         if model["total_kimg"] is None and trainer["max_steps"] < 0 and trainer["max_time"] is None:
             model["total_kimg"] = DEFAULT_KIMG
-            print(f"No end was given, so it is --model.total_kimg {DEFAULT_KIMG:g}.", file=sys.stderr)
+            self.notes.append(f"No end was given, so it is --model.total_kimg {DEFAULT_KIMG:g}.")
 
     def _fact(self, name: str) -> Callable[[GANDataModule], Any]:
         def compute(data: GANDataModule) -> Any:

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from ganzoo.gan import GAN
 
 
+_OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf")
+
+
 def run(arguments: list[str]) -> int:
     """Draw and save samples; returns the exit code."""
     args = _parser().read(arguments)
     labels = _numbers(args.labels)
     out = Path(args.out)
+    if args.columns is not None and args.columns < 1:
+        raise UserError(f"--columns was {args.columns}, but must be 1 or more.")
     _check_out(out, args.overwrite)
     trust.import_modules(args.imports)
     from ganzoo.checkpoint import load_model
@@ -65,9 +70,9 @@ def _numbers(text: str | None) -> list[int] | None:
 
 def _check_out(out: Path, overwrite: bool) -> None:
     """Refuse early what cannot be written."""
-    if out.suffix and out.suffix.lower() != ".png":
+    if out.suffix.lower() in _OTHER_PICTURES and not out.is_dir():
         raise UserError(f"--out {out} is neither a .png nor a directory; grids are written as PNG.")
-    taken = out.exists() if out.suffix else out.is_dir() and any(out.iterdir())
+    taken = any(out.iterdir()) if out.is_dir() else out.exists()
     if taken and not overwrite:
         raise UserError(f"{out} exists already: give another --out, or add --overwrite.")
 
@@ -78,7 +83,7 @@ def _save(gan: GAN, args: argparse.Namespace, out: Path, labels: list[int] | Non
     samples = gan.sample(args.num, seed=args.seed, labels=labels, averaged=not args.raw)
     if samples.dim() != 4:
         raise UserError(f"{type(gan).__name__} makes points of shape {tuple(samples.shape[1:])}, not images.")
-    if out.suffix:
+    if out.suffix.lower() == ".png" and not out.is_dir():
         save_png(out, grid(samples, columns=args.columns))
         return
     digits = max(4, len(str(args.num - 1)))

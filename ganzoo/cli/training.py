@@ -34,7 +34,10 @@ def fit(request: Request) -> int:
     if request.resume and (complete := resume.prepare(cli, request.resume)):
         print(complete)
         return 0
-    L.seed_everything(cli.config["seed"], workers=True, verbose=False)
+    seed = cli.config["seed"]
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed was {seed}, but must be from 0 to {2**32 - 1}.")
+    L.seed_everything(seed, workers=True, verbose=False)
     cli.build()
     trainer = _trainer(cli)
     _open_run(cli, trainer)
@@ -56,7 +59,16 @@ def _trainer(cli: FitCLI) -> Trainer:
     config = dict(cli.config_init["trainer"])
     if config["default_root_dir"] is not None:
         raise UserError("trainer.default_root_dir was given, but a run has its own directory: use --run_dir.")
-    own = [cli.config_init[key] for key in GROUPS]
+    for name, instead in _INSTEAD.items():
+        if config[name] != (1 if name == "accumulate_grad_batches" else None):
+            raise UserError(f"trainer.{name} is not for GANs, which have two optimizers: set {instead}.")
+    if str(config["strategy"]).startswith(("deepspeed", "fsdp")):
+        raise UserError(
+            f"The strategy {config['strategy']} cannot train a GAN (no second derivatives, or one optimizer only): "
+            "leave trainer.strategy at auto."
+        )
+    off = {"progress": config["enable_progress_bar"] is False, "checkpoint": config["enable_checkpointing"] is False}
+    own = [cli.config_init[key] for key in GROUPS if not off.get(key)]
     config["callbacks"] = [Announce(), *_as_list(config["callbacks"]), *own, callbacks.GracefulStop()]
     if config["logger"] in (None, True):
         config["logger"] = False  # until there is a directory
@@ -76,6 +88,7 @@ def _open_run(cli: FitCLI, trainer: Trainer) -> None:
             names = [path.stem for path in cli.request.configs] or [type(cli.model).__name__.lower()]
             run_dir = rundir.create(cli.request.run_dir, names[0], rundir.config_text(cli.resolved()))
         set_run_directory(trainer, str(run_dir))
+        print("".join(f"{note}\n" for note in cli.notes), end="", file=sys.stderr)
     if cli.config["trainer"]["logger"] in (None, True) and importlib.util.find_spec("tensorboard"):
         trainer.loggers = [TensorBoardLogger(trainer.default_root_dir, "tensorboard", "")]
     for logger in trainer.loggers:
@@ -88,7 +101,7 @@ def _train(cli: FitCLI, trainer: Trainer) -> None:
     try:
         with _errors_explained(cli, trainer):
             trainer.fit(cli.model, cli.datamodule, ckpt_path=last, weights_only=True)
-    except (UserError, KeyboardInterrupt):
+    except BaseException:
         if not cli.request.resume and cli.model.clock.cycles == 0 and trainer.is_global_zero:
             shutil.rmtree(trainer.default_root_dir)  # made by this process, and nothing was trained
         raise
@@ -107,7 +120,14 @@ def _errors_explained(cli: FitCLI, trainer: Trainer) -> Iterator[None]:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way to end, with 1
             raise KeyboardInterrupt from error
         raise
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
+        if type(error).__module__.startswith("wandb"):
+            raise UserError(
+                f"Weights & Biases refuses ({explain.one_line(str(error), 120)}): run wandb login once, or add "
+                "--trainer.logger.offline true."
+            ) from error
+        if not isinstance(error, RuntimeError | MemoryError):
+            raise
         device = trainer.strategy.root_device
         sentence = callbacks.explain_out_of_memory(error, cli.model, cli.datamodule, device=device)
         if sentence is None:
@@ -123,6 +143,13 @@ def _say_end(cli: FitCLI, trainer: Trainer) -> None:
         more = f", and draw samples with: ganzoo sample {run}" if len(cli.datamodule.shape) == 3 else ""
         text = f"Done at {kimg:g} kimg: see {run}{more}"
     print(text, file=sys.stderr)
+
+
+_INSTEAD = {
+    "gradient_clip_val": "model.generator_clip and model.discriminator_clip",
+    "gradient_clip_algorithm": "model.generator_clip and model.discriminator_clip",
+    "accumulate_grad_batches": "model.accumulate",
+}
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -30,13 +30,14 @@ def test_help_and_version_answer_within_03_seconds(arguments: list[str]) -> None
 
 @pytest.mark.parametrize("arguments", [["list"], *([name, "--help"] for name in COMMANDS)])
 def test_tools_answer_within_a_second_without_torch(arguments: list[str]) -> None:
-    code = f"import sys; from ganzoo.cli import main; main({arguments}); sys.exit('torch' in sys.modules)"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    try:
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    except subprocess.CalledProcessError as error:
-        assert "--help" in arguments and error.returncode == 0  # argparse exits by itself
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 1
+    assert min(cpu_seconds(*arguments) for _ in range(2)) < 1
+    code = f"""
+import atexit, os, sys
+from ganzoo.cli import main
+atexit.register(lambda: 'torch' in sys.modules and os._exit(9))  # argparse leaves by sys.exit
+main({arguments})
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

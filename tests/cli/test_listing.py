@@ -43,7 +43,9 @@ def test_lists_the_classes_that_exist(title: str, root: type) -> None:
         if cls.__module__.startswith("ganzoo.") and not cls.__name__.startswith("_") and not inspect.isabstract(cls)
     }
     documented = {(cls.__name__, inspect.getdoc(cls).split("\n")[0].rstrip(".")) for cls in usable}
-    assert set(listing.sections()[title]) == {(name, text) for name, text in documented if not text.startswith("Base of")}
+    assert set(listing.sections()[title]) == {
+        (name, text) for name, text in documented if not text.startswith("Base of")
+    }
 
 
 def test_prints_names_with_their_lines(capsys: pytest.CaptureFixture[str]) -> None:

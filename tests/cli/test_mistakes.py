@@ -9,7 +9,10 @@ import pytest
 from tests.cli.common import refused
 
 M = ["--model", "DCGAN", "--data", "Digits"]
-NEEDS = "give --config with a recipe, such as quickstart.yaml, or for example --model DCGAN --data Digits (ganzoo list shows all)."
+NEEDS = (
+    "give --config with a recipe, such as quickstart.yaml, or for example --model DCGAN --data Digits (ganzoo list "
+    "shows all)."
+)
 FACT = "cannot be set, as the model's"
 
 
@@ -52,15 +55,18 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             [*M, "--model.discriminator_norm", "bach"],
-            "model.discriminator_norm was bach, but must be one of batch, none, instance, layer, spectral: did you mean "
-            "batch?",
+            "model.discriminator_norm was bach, but must be one of batch, none, instance, layer, spectral: did you "
+            "mean batch?",
         ),
         ([*M, "--data.batch_sze", "2"], "There is no setting data.batch_sze: did you mean batch_size?"),
         (
             ["--model", "MLPGAN", "--data", "Ring", "--model.wings", "2"],
             "There is no setting model.wings: see ganzoo fit --model.help MLPGAN.",
         ),
-        ([*M, "--samples.evry_kimg", "3"], "There is no option --samples.evry_kimg: did you mean --samples.every_kimg?"),
+        (
+            [*M, "--samples.evry_kimg", "3"],
+            "There is no option --samples.evry_kimg: did you mean --samples.every_kimg?",
+        ),
         ([*M, "--seed", "x"], "seed was x, but must be a whole number."),
         ([*M, "--model.generator_optimizer.lr"], "--model.generator_optimizer.lr needs a value."),
         ([*M, "extra"], "'extra' was not expected: options are written as --name value."),
@@ -76,8 +82,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             ["--model", "DCGAN", "--data", "Ring"],
-            "The model DCGAN needs to know the image_size of its data, and Ring has none: choose another model, such as "
-            "MLPGAN, or images.",
+            "The model DCGAN needs to know the image_size of its data, and Ring has none: choose another model, such "
+            "as MLPGAN, or images.",
         ),
     ],
 )
@@ -121,8 +127,8 @@ def test_on_the_command_line(arguments: list[str], sentence: str, capsys: pytest
         ("- 1", "c.yaml holds no settings; a config is made of names with values, such as model: and data:."),
         (
             "model:\n  class_path: DCGAN\n init_args: 3\n",
-            "c.yaml, line 3 is no valid YAML (expected <block end>, but found '<block mapping start>'); mend the line, or "
-            "the one before it.",
+            "c.yaml, line 3 is no valid YAML (expected <block end>, but found '<block mapping start>'); mend the line, "
+            "or the one before it.",
         ),
     ],
 )
@@ -144,7 +150,9 @@ def test_facts_of_the_data_cannot_be_given_to_the_model(name: str, capsys: pytes
     """Beside a link, a value of 64 would be replaced by the data's without a word."""
     for arguments in ([f"--model.{name}", "64"], [f"--model.init_args.{name}=64"]):
         sentence = refused(capsys, "fit", *M, *arguments)
-        assert sentence.startswith(f"{arguments[0].partition('=')[0]} {FACT} {name} comes from data: leave it out, and set")
+        assert sentence.startswith(
+            f"{arguments[0].partition('=')[0]} {FACT} {name} comes from data: leave it out, and set"
+        )
     Path("c.yaml").write_text(f"model: {{class_path: DCGAN, init_args: {{{name}: 64}}}}")
     assert refused(capsys, "fit", "--data", "Digits", "--config", "c.yaml").startswith(f"model.{name} in c.yaml {FACT}")
 
@@ -152,3 +160,44 @@ def test_facts_of_the_data_cannot_be_given_to_the_model(name: str, capsys: pytes
 def test_abbreviations_are_no_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean --trainer.max_steps?" in refused(capsys, "fit", *M, "--trainer.max_ste", "3")
     assert refused(capsys, "sample", "x", "--see", "3") == "There is no option --see: did you mean --seed?"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--total_kimg", "3"], "There is no option --total_kimg: did you mean --model.total_kimg?"),
+        (["--batch_size", "3"], "There is no option --batch_size: did you mean --data.batch_size?"),
+        (["--max_steps", "3"], "There is no option --max_steps: did you mean --trainer.max_steps?"),
+        (["quickstart.yaml"], "'quickstart.yaml' was not expected: a recipe is given as --config quickstart.yaml."),
+        (
+            ["--model.penalties", "R2"],
+            "model.penalties was R2, but must be a list: append to it by --model.penalties+=R2, or write a list in "
+            "YAML.",
+        ),
+        (["--seed", "-1"], "seed was -1, but must be from 0 to 4294967295."),
+        (["--data.num_workers", "-1"], "num_workers is -1; give 0 to load in this process, or how many others."),
+        (["--model.width", "0"], "DCGAN was given width 0 and max_width 1024; both are 1 or more."),
+        (
+            ["--trainer.gradient_clip_val", "1"],
+            "trainer.gradient_clip_val is not for GANs, which have two optimizers: set model.generator_clip and "
+            "model.discriminator_clip.",
+        ),
+        (
+            ["--trainer.accumulate_grad_batches", "2"],
+            "trainer.accumulate_grad_batches is not for GANs, which have two optimizers: set model.accumulate.",
+        ),
+        (
+            ["--trainer.strategy", "fsdp"],
+            "The strategy fsdp cannot train a GAN (no second derivatives, or one optimizer only): leave "
+            "trainer.strategy at auto.",
+        ),
+    ],
+)
+def test_mistakes_that_a_first_reader_made(capsys, arguments, sentence) -> None:
+    assert refused(capsys, "fit", *M, *arguments) == sentence
+
+
+def test_a_place_that_cannot_be_written_is_named(capsys) -> None:
+    Path("file").touch()
+    sentence = refused(capsys, "fit", *M, "--run_dir", "file/run")
+    assert sentence.startswith("file/run cannot be used (not a directory)")

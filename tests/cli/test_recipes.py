@@ -109,6 +109,15 @@ def test_appending_to_a_list() -> None:
     ]
 
 
+def test_no_yaml_and_no_end() -> None:
+    cli = parse(options=["--model", "DCGAN", "--data", "Digits"])
+    assert cli.resolved()["model"]["init_args"]["total_kimg"] == 200
+    assert cli.notes == ["No end was given, so it is --model.total_kimg 200."]
+    for stop in ("--trainer.max_steps=5", "--trainer.max_time=00:01:00:00"):
+        cli = parse(options=["--model", "DCGAN", "--data", "Digits", stop])
+        assert (cli.resolved()["model"]["init_args"]["total_kimg"], cli.notes) == (None, [])
+
+
 def test_options_of_the_short_help_exist() -> None:
     """What the help page names is accepted."""
     options = (

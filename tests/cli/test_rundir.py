@@ -18,7 +18,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_first_free_number() -> None:
     Path("runs/a-2").mkdir(parents=True)
-    assert [rundir.create(None, "a", "text") for _ in range(3)] == [Path("runs/a-1"), Path("runs/a-3"), Path("runs/a-4")]
+    assert [rundir.create(None, "a", "text") for _ in range(3)] == [
+        Path("runs/a-1"),
+        Path("runs/a-3"),
+        Path("runs/a-4"),
+    ]
     assert Path("runs/a-4/config.yaml").read_text() == "text"
     assert list(Path("runs/a-2").iterdir()) == []
 
@@ -60,7 +64,9 @@ def test_a_directory_that_holds_something_is_refused() -> None:
     Path("full").mkdir()
     Path("full/file").touch()
     for ask in (lambda: rundir.check(Path("full")), lambda: rundir.create(Path("full"), "a", "text")):
-        with pytest.raises(UserError, match="The directory full is not empty, .* or go on with that run by --resume full."):
+        with pytest.raises(
+            UserError, match=r"The directory full is not empty, .* or go on with that run by --resume full\."
+        ):
             ask()
     with pytest.raises(UserError, match="is a file"):
         rundir.check(Path("full/file"))

@@ -52,7 +52,7 @@ def test_a_grid_holds_them_in_rows(run: Path) -> None:
     size = (pixels.shape[1] - 2) // 3  # cell and padding
     assert pixels.shape == (2 + 2 * size, 2 + 3 * size)
     factor = (size - 2) // 8
-    cell = pixels[2 + size : 2 * size, 2 : size]  # the fourth: second row, first column
+    cell = pixels[2 + size : 2 * size, 2:size]  # the fourth: second row, first column
     np.testing.assert_array_equal(cell[::factor, ::factor], samples[3])
 
 
@@ -92,7 +92,10 @@ def test_nothing_is_overwritten_unasked(run: Path, capsys: pytest.CaptureFixture
         (["RUN", "--nmu", "3"], "There is no option --nmu: did you mean --num?"),
         (["RUN", "--num", "x"], "--num: invalid int value: 'x'; see ganzoo sample --help."),
         (["RUN", "--labels", "a"], "--labels was a, but must be numbers of classes, such as 0,1,2."),
-        (["RUN", "--num", "1", "--labels", "10"], "The labels [10] were given for 1 samples; give each one from 0 to 9."),
+        (
+            ["RUN", "--num", "1", "--labels", "10"],
+            "The labels [10] were given for 1 samples; give each one from 0 to 9.",
+        ),
         (["RUN", "--out", "grid.jpg"], "--out grid.jpg is neither a .png nor a directory; grids are written as PNG."),
         ([], "the following arguments are required: RUN_OR_CHECKPOINT; see ganzoo sample --help."),
     ],

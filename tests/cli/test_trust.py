@@ -103,16 +103,17 @@ def test_resuming_refuses_what_the_run_says_of_itself(
     assert not mark.exists()
 
 
-def test_a_module_is_imported_when_it_is_named(mark: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["fit", *TINY, "--model.loss", "planted.Evil", "--run_dir", "own", "--trainer.accelerator", "cpu"]
-    assert main([*arguments, "--import", "planted"]) == 0
+def test_a_module_is_imported_when_it_is_named(mark: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("planted.py").rename("trusted.py")  # another name, as what is trusted stays so in this process
+    options = [*TINY, "--model.loss", "trusted.Evil", "--run_dir", "own", "--trainer.accelerator", "cpu"]
+    assert main(["fit", *options, "--import", "trusted"]) == 0
     assert mark.exists()
-    assert "import:\n- planted\n" in Path("own/config.yaml").read_text()
+    assert "import:\n- trusted\n" in Path("own/config.yaml").read_text()
     # Naming it once is for that command line only.
     capsys.readouterr()
-    sentence = "own/config.yaml uses the module planted: if you trust it, add --import planted."
+    sentence = "own/config.yaml uses the module trusted: if you trust it, add --import trusted."
     assert refused(capsys, "fit", "--resume", "own") == sentence
-    assert main(["fit", "--resume", "own", "--import", "planted"]) == 0
+    assert main(["fit", "--resume", "own", "--import", "trusted"]) == 0
     assert "is complete" in capsys.readouterr().out
 
 
@@ -120,7 +121,7 @@ def test_a_module_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"There is no module nowhere, neither installed nor in {tmp_path}."):
         trust.import_modules(["nowhere"])
-    with pytest.raises(UserError, match="did you mean mine?"):
+    with pytest.raises(UserError, match=r"did you mean mine\?"):
         trust.import_modules(["mine.py"])
     (tmp_path / "needy.py").write_text("import nowhere_else\n")
     with pytest.raises(ModuleNotFoundError, match="nowhere_else"):  # their own fault, with its traceback
