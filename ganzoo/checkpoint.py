@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +84,7 @@ def read(path: str | Path) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{file} holds more than weights and plain data, so it was not loaded.") from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file can make torch's reader fail in any way
         raise UserError(f"{file} is damaged or is no checkpoint ({type(error).__name__} while reading it).") from error
     if not isinstance(content, dict) or KEY not in content:
         raise UserError(f"{file} is no checkpoint of ganzoo: it has no entry {KEY!r}.")
@@ -98,6 +97,8 @@ def migrate(content: dict[str, Any]) -> None:
     own = content.get(KEY)
     if not isinstance(own, dict) or not isinstance(own.get("format"), int):
         raise UserError(f"This checkpoint has no entry {KEY!r}, so it is not one of ganzoo's.")
+    if own["format"] < 1 or not {"clock", "meter", "seed", "model"} <= own.keys() and own["format"] <= FORMAT:
+        raise UserError("This checkpoint is damaged: ganzoo's own entry is not whole.")
     if own["format"] > FORMAT:
         raise UserError(
             f"This checkpoint has format {own['format']} (ganzoo {own.get('version')}), and ganzoo {__version__} "
@@ -119,8 +120,12 @@ def load_model(path: str | Path, modules: Sequence[str] = ()) -> GAN:
     config: Config | None = content[KEY]["model"]
     if config is None:
         raise UserError(f"{path} does not say how its model was built, so it can only be loaded by your own code.")
-    gan: GAN = build(config, modules)
-    gan.load_state_dict(content["state_dict"])
+    try:
+        gan: GAN = build(config, modules)
+        gan.load_state_dict(content["state_dict"])
+    except (TypeError, KeyError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} does not fit this version of ganzoo, or is damaged ({reason}).") from error
     restore(gan, content)
     return gan.eval()
 

@@ -23,7 +23,7 @@ from ganzoo.parts import Part, Penalty, PlayerName
 from ganzoo.plan import Plan, Play
 from ganzoo.players import Clip, Player
 from ganzoo.schedules import Schedule
-from ganzoo.strategy import check_strategy
+from ganzoo.strategy import check_trainer
 
 __all__ = ["GAN", "Generator"]
 
@@ -134,7 +134,7 @@ class GAN(Configurable, Loop):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            check_strategy(self.trainer)
+            check_trainer(self.trainer)
             self.seed = checkpoint.run_seed(self.trainer)
             self._check_ends(by_epochs=self.trainer.max_epochs not in (None, -1))
 

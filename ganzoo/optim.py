@@ -37,6 +37,8 @@ class Adam(Optimizer):
             weight_decay: L2 penalty on the weights.
         """
         _check_lr(lr)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise UserError(f"The betas were {list(betas)}, but each must be in [0, 1).")
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
         self.betas = (float(betas[0]), float(betas[1]))  # torch refuses an int such as 0
 

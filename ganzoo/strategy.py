@@ -63,11 +63,15 @@ def average_over_ranks(parameters: Sequence[torch.nn.Parameter], buffers: Sequen
                 p.grad = grad
 
 
-def check_strategy(trainer: L.Trainer) -> None:
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+def check_trainer(trainer: L.Trainer) -> None:
     """Refuse what cannot train two alternating networks.
 
     Raises:
-        UserError: For FSDP and DeepSpeed, and for plain DDP on several devices.
+        UserError: For FSDP and DeepSpeed, for plain DDP on several devices, and for precisions other than
+            :data:`PRECISIONS`.
     """
     strategy = trainer.strategy
     if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
@@ -81,6 +85,9 @@ def check_strategy(trainer: L.Trainer) -> None:
             "The strategy ddp expects every parameter in every backward pass, which a GAN's turns do not give: "
             "use ganzoo.Trainer, strategy='gan_ddp' or 'ddp_find_unused_parameters_true'."
         )
+    precision = trainer.precision_plugin.precision
+    if precision not in PRECISIONS:
+        raise UserError(f"The precision was {precision}, but must be one of {', '.join(PRECISIONS)}.")
 
 
 StrategyRegistry.register("gan_ddp", GANDDPStrategy, "Replicas with one averaging of gradients per turn")

@@ -95,6 +95,9 @@ def test_class_paths_in_a_checkpoint_import_no_strangers_module(saved, tmp_path,
     [
         (lambda p: p.write_bytes(b"no checkpoint"), "damaged or is no checkpoint|more than weights"),
         (lambda p: p.write_bytes(b""), "damaged or is no checkpoint"),
+        (lambda p: p.write_text("hello world\n"), "damaged or is no checkpoint|more than weights"),
+        (lambda p: torch.save({"ganzoo": {"format": 1}}, p), "not whole"),
+        (lambda p: torch.save({"ganzoo": {"format": 0}}, p), "not whole"),
         (lambda p: torch.save({"x": 1}, p), "no checkpoint of ganzoo"),
         (lambda p: torch.save({"ganzoo": {"format": 99, "version": "9.0"}}, p), "install a newer ganzoo"),
         (lambda p: p.with_suffix(".x").touch(), "does not exist"),
@@ -130,6 +133,24 @@ def test_stored_checkpoints_of_older_formats_still_load() -> None:
         trainer = quiet_trainer(max_steps=6)
         trainer.fit(gan, normal_batches(8, 2), ckpt_path=file, weights_only=True)
         assert gan.clock.images == 48
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("state_dict"),
+        lambda content: content["state_dict"].popitem(),
+        lambda content: content["ganzoo"].update(model="MLPGAN"),
+        lambda content: content["ganzoo"]["model"]["init_args"].update(wings=2),
+        lambda content: content["ganzoo"]["model"]["init_args"].update(hidden=5),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_said_so(saved, change) -> None:
+    content = torch.load(saved[1], weights_only=True)
+    change(content)
+    torch.save(content, saved[1])
+    with pytest.raises(UserError, match="does not fit this version of ganzoo, or is damaged"):
+        checkpoint.load_model(saved[1])
 
 
 def test_model_built_from_networks_can_be_resumed_but_not_rebuilt(tmp_path) -> None:

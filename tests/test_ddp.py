@@ -66,13 +66,13 @@ def test_a_gradient_missing_on_one_rank_counts_as_zero_and_hangs_nothing(results
 def test_sharding_strategies_are_refused(name, monkeypatch) -> None:
     from lightning.pytorch import strategies
 
-    from ganzoo.strategy import check_strategy
+    from ganzoo.strategy import check_trainer
 
     cls = {"fsdp": strategies.FSDPStrategy, "deepspeed": strategies.DeepSpeedStrategy}[name]
     trainer = quiet_trainer(max_steps=1)
     monkeypatch.setattr(trainer.strategy, "__class__", cls, raising=False)
     with pytest.raises(UserError, match="cannot train a GAN"):
-        check_strategy(trainer)
+        check_trainer(trainer)
 
 
 def test_plain_ddp_is_refused_with_the_way_out() -> None:
@@ -80,10 +80,16 @@ def test_plain_ddp_is_refused_with_the_way_out() -> None:
     from lightning.pytorch.strategies import DDPStrategy
 
     trainer = Trainer(accelerator="cpu", devices=2, strategy=DDPStrategy(), logger=False, enable_checkpointing=False)
-    from ganzoo.strategy import check_strategy
+    from ganzoo.strategy import check_trainer
 
     with pytest.raises(UserError, match="gan_ddp"):
-        check_strategy(trainer)
+        check_trainer(trainer)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "16-true"])
+def test_other_precisions_are_refused(precision) -> None:
+    with pytest.raises(UserError, match="must be one of 32-true, bf16-mixed, 16-mixed"):
+        quiet_trainer(precision=precision).fit(DCGAN(8, 1, width=4, total_kimg=1), Digits(image_size=8))
 
 
 def test_an_indivisible_batch_is_refused_with_the_numbers() -> None:

@@ -55,6 +55,8 @@ def prepare(cli: FitCLI, run: Path) -> str | None:
     if locked:
         print(f"Changed: {', '.join(locked)}", file=sys.stderr)
     clock = checkpoint.read(run)[checkpoint.KEY]["clock"]
+    if new["samples.gif"] and (run / "samples").is_dir() and not (run / "samples.gif").is_file():
+        return None  # it was killed between its last checkpoint and its last files
     total_kimg, max_steps = new.get("model.total_kimg"), new["trainer.max_steps"]
     if total_kimg is not None and clock["images"] >= total_kimg * 1000:
         return f"The run {run} is complete, with {clock['images'] / 1000:g} kimg; to go on, raise --model.total_kimg."

@@ -38,6 +38,8 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; give a positive number.")
+        if num_workers < 0:
+            raise UserError(f"num_workers is {num_workers}; give 0 to load in this process, or how many others.")
         self.batch_size, self.num_workers, self.labels = batch_size, num_workers, labels
         self._start = 0
 

@@ -99,6 +99,17 @@ def test_a_complete_run_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
+def test_files_that_a_kill_at_the_very_end_left_out_are_written_by_a_resume(run: Path) -> None:
+    animation = (run / "samples.gif").read_bytes()
+    (run / "samples.gif").unlink()
+    table = (run / "metrics.csv").read_text()
+    assert main(["fit", "--resume", "run"]) == 0
+    assert (run / "samples.gif").read_bytes() == animation
+    assert (run / "metrics.csv").read_text().splitlines()[:-1] == table.splitlines()[:-1]
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["ganzoo"]["clock"]["images"] == 384
+
+
 def test_a_later_stop_goes_on_in_the_same_directory(run: Path) -> None:
     options = ["--model.total_kimg", "0.64", "--log.every_kimg", "0.128", "--data.num_workers", "1"]
     assert main(["fit", "--resume", "run", *options]) == 0
