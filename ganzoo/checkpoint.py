@@ -97,7 +97,7 @@ def migrate(content: dict[str, Any]) -> None:
     own = content.get(KEY)
     if not isinstance(own, dict) or not isinstance(own.get("format"), int):
         raise UserError(f"This checkpoint has no entry {KEY!r}, so it is not one of ganzoo's.")
-    if own["format"] < 1 or not {"clock", "meter", "seed", "model"} <= own.keys() and own["format"] <= FORMAT:
+    if own["format"] < 1 or (not {"clock", "meter", "seed", "model"} <= own.keys() and own["format"] <= FORMAT):
         raise UserError("This checkpoint is damaged: ganzoo's own entry is not whole.")
     if own["format"] > FORMAT:
         raise UserError(

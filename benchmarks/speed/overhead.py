@@ -3,6 +3,8 @@
 The same networks, loss, fused Adam, EMA, latents and fresh batches from memory, in a loop written by hand and in
 ``Trainer.fit``. Both run in one process and one thread: between any two training steps of the fit, the bare loop runs
 as many cycles as a step has. CPU time of the process counts, since the machine may be shared; wall time is beside it.
+With ``--callbacks``, those of ``ganzoo fit`` run too, at their default intervals: the means then hold the grids, rows
+and checkpoints that fall into the measured time, the medians do not.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from benchmarks.speed.bare import BareLoop
 from benchmarks.speed.clocks import Clocks, now, silence
+from ganzoo.callbacks import Checkpoint, GracefulStop, Log, Progress, Samples
 from ganzoo.callbacks.base import as_gan
 from ganzoo.gan import GAN
 from ganzoo.models import DCGAN, MLPGAN
@@ -51,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}")
     parser.add_argument("--seconds", type=float, default=20.0, help="per case")
+    parser.add_argument("--callbacks", action="store_true", help="with the callbacks of ganzoo fit")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--profile", action="store_true", help="where the time of a fit goes, instead of comparing")
     options = parser.parse_args()
@@ -59,30 +63,32 @@ def main() -> None:
     cases = {name: CASES[name] for name in options.cases or CASES}
     if options.profile:
         for case in cases.values():
-            profile(case, options.seconds)
+            profile(case, options.seconds, ours(options.callbacks))
         return
     results = {}
     for name, case in cases.items():
-        results[name] = compare(case, options.seconds)
+        results[name] = compare(case, options.seconds, ours(options.callbacks))
         print(name, json.dumps(results[name]), flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 
 
-def compare(case: Case, seconds: float) -> dict[str, float]:
+def compare(case: Case, seconds: float, callbacks: list[L.Callback]) -> dict[str, float]:
     """Milliseconds per cycle: medians of each, and of what the fit adds within a pair."""
     interleave = Interleave(BareLoop(case.make()), case.shape)
-    fit(case, seconds, [interleave])
+    fit(case, seconds, [*callbacks, interleave])
     pairs = interleave.pairs[len(interleave.pairs) // 10 :]  # the first ones warm up
     result: dict[str, float] = {"num_pairs": len(pairs)}
     for clock, name in enumerate(("cpu", "wall")):
         bare = statistics.median(pair[0][clock] for pair in pairs)
         whole = statistics.median(pair[1][clock] for pair in pairs)
-        added = statistics.median(pair[1][clock] - pair[0][clock] for pair in pairs)
+        all_added = [pair[1][clock] - pair[0][clock] for pair in pairs]
+        added = statistics.median(all_added)
         result |= {
             f"{name}_bare_ms": round(1e3 * bare, 3),
             f"{name}_fit_ms": round(1e3 * whole, 3),
             f"{name}_added_ms": round(1e3 * added, 3),
+            f"{name}_added_mean_ms": round(1e3 * statistics.mean(all_added), 3),
             f"{name}_added_percent": round(100 * added / bare, 2),
         }
     return result
@@ -107,6 +113,11 @@ class Interleave(L.Callback):
         self._begin = now()
 
 
+def ours(wanted: bool) -> list[L.Callback]:
+    """The callbacks of ``ganzoo fit``."""
+    return [Log(), Samples(), Checkpoint(), Progress(), GracefulStop()] if wanted else []
+
+
 def fit(case: Case, seconds: float, callbacks: list[L.Callback]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -114,20 +125,20 @@ def fit(case: Case, seconds: float, callbacks: list[L.Callback]) -> None:
             default_root_dir=folder,
             callbacks=[*callbacks, Timer(duration=timedelta(seconds=seconds))],
             logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
+            enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),
+            enable_progress_bar=any(isinstance(one, Progress) for one in callbacks),
             enable_model_summary=False,
         )
         trainer.fit(case.make(), InMemory(case.shape))
 
 
-def profile(case: Case, seconds: float) -> None:
+def profile(case: Case, seconds: float, callbacks: list[L.Callback]) -> None:
     """Print the functions in which a fit spends most time of its own."""
     import cProfile
     import pstats
 
     profiler = cProfile.Profile()
-    profiler.runcall(fit, case, seconds, [])
+    profiler.runcall(fit, case, seconds, callbacks)
     pstats.Stats(profiler).sort_stats("tottime").print_stats(60)
 
 
