@@ -16,9 +16,7 @@ from typing import Any
 
 from ganzoo.errors import UserError
 
-SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif".split()
-)
+SUFFIXES = frozenset(".png .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif".split())
 
 Reader = Callable[[], bytes]
 
