@@ -12,12 +12,16 @@ import subprocess
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docstring_parser
 import pytest
+import torch
 
 import ganzoo
 from ganzoo.config import Configurable
+from ganzoo.models import MLPGAN
+from ganzoo.parts import Turn
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "ganzoo").rglob("*.py"))
@@ -217,17 +221,50 @@ def documented_commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", documented_commands())
-def test_documented_commands_exist(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documented_commands_exist(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command is one, its recipes are shipped, and ``fit`` accepts all of its options."""
     from ganzoo.cli import COMMANDS
     from ganzoo.cli.arguments import read
     from ganzoo.cli.parser import FitCLI
+    from ganzoo.cli.trust import import_modules
 
     _, name, *arguments = shlex.split(command)
     assert name in COMMANDS
-    if name == "fit" and not {"--resume", "--print_config", "--help"} & set(arguments):
-        monkeypatch.chdir(ROOT)
-        FitCLI(read(arguments)).parse()
+    monkeypatch.chdir(tmp_path)
+    if name != "fit" or {"--resume", "--print_config", "--help"} & set(arguments):
+        return
+    if own := "my_parts" in arguments:
+        (tmp_path / "my_parts.py").write_text(python_block("CONTRIBUTING.md"))
+        monkeypatch.syspath_prepend(tmp_path)
+    request = read(arguments)
+    import_modules(request.imports)
+    cli = FitCLI(request)
+    cli.parse()
+    if own:
+        cli.build()
+        assert "LogitDrift" in {type(part).__name__ for part in cli.model.tricks}
+
+
+def test_the_example_of_a_penalty() -> None:
+    """It is what its docstring says: the mean square of the logits of real data."""
+    names: dict[str, Any] = {}
+    exec(python_block("CONTRIBUTING.md"), names)
+    turn = Turn(MLPGAN(), "discriminator", 0, 0.0, real_logits=torch.tensor([1.0, -3.0]))
+    term = names["LogitDrift"](weight=0.5)(turn)
+    assert term.item() == 0.5 * (1 + 9) / 2
+
+
+def test_the_example_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's program runs, with a smaller budget, and gives what it says."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    program, budgets = re.subn(r"total_kimg=\d+", "total_kimg=0.128", python_block("README.md"))
+    assert budgets == 1
+    exec(program, names)
+    assert names["gan"].clock.images == 128
+    assert names["images"].shape == (16, 1, 32, 32)
+    assert names["images"].abs().max() <= 1
+    assert names["images"].std() > 0
 
 
 def parts() -> list[type[Configurable]]:
@@ -242,6 +279,12 @@ def parts() -> list[type[Configurable]]:
             if cls.__module__.startswith("ganzoo.") and not cls.__name__.startswith("_") and cls not in seen:
                 seen.append(cls)
     return seen
+
+
+def python_block(document: str) -> str:
+    """The program in a document."""
+    (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
+    return str(program)
 
 
 def tracked() -> list[Path]:
