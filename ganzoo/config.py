@@ -113,7 +113,9 @@ def resolve(path: str, modules: Sequence[str] = ()) -> type[Configurable]:
             "if you trust it, name its module with --import."
         )
     try:
-        found = vars(sys.modules.get(module) or importlib.import_module(module)).get(name)
+        place = sys.modules.get(module) or importlib.import_module(module)
+        # Only ganzoo's own modules may answer by a function, which could import something.
+        found = getattr(place, name, None) if module.split(".")[0] == "ganzoo" else vars(place).get(name)
     except ImportError as error:
         raise UserError(f"The class {path!r} does not exist in this version of ganzoo ({error}).") from error
     if not (isinstance(found, type) and issubclass(found, Configurable)):

@@ -23,7 +23,7 @@ class Latents(Configurable):
         """
         rows = []
         for i in indices:
-            with streams.stream(seed, "sample", i, start=0, total=1, device=torch.device("cpu")):
+            with streams.stream(seed, "sample", i, start=0, num=1, total=1, device=torch.device("cpu")):
                 rows.append(self.draw(1, dim, torch.device("cpu")))
         return torch.cat(rows)
 

@@ -112,6 +112,7 @@ class Loop(L.LightningModule):
         """One update of one player on a joint batch of ``size``, of which ``batch`` are this rank's micro-batches."""
         number = self.clock.d_turns if name == "discriminator" else self.clock.g_turns
         turn = Turn(self, name, number, self.clock.kimg)
+        turn.full_precision = not torch.is_autocast_enabled(self.device.type)
         parts = [part for part in self.tricks if name in part.players]
         opponent = self.players["generator" if name == "discriminator" else "discriminator"]
         optimizer = self.player_optimizers[name]
@@ -126,7 +127,7 @@ class Loop(L.LightningModule):
             for m in range(self.accumulate):
                 start = (m * self.trainer.world_size + self.global_rank) * micro
                 streams.seed_global(self.device, self.seed, name, number, "global", start)
-                with streams.stream(self.seed, name, number, start=start, total=size, device=self.device):
+                with streams.stream(self.seed, name, number, start=start, num=micro, total=size, device=self.device):
                     if batch is not None:
                         batch[m] = self._prepare(batch[m])
                     loss = self._loss(turn, parts, batch[m] if batch else None, micro)
@@ -237,10 +238,16 @@ class Loop(L.LightningModule):
     def _joint_size(self, batches: list[list[Any]]) -> int:
         """Size of the joint batch: over ranks and micro-batches."""
         if not batches:
-            return int(self.trainer.datamodule.batch_size)  # type: ignore[attr-defined]  # set by Lightning's fit
-        first = batches[0][0]
-        data = first[0] if isinstance(first, tuple | list) else first
-        return len(data) * self.trainer.world_size * self.accumulate
+            size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
+            if size is None:
+                raise UserError("A stage without discriminator turns needs a data module that says its batch_size.")
+            return int(size)
+        sizes = {len(b[0] if isinstance(b, tuple | list) else b) for batch in batches for b in batch}
+        if len(sizes) > 1:
+            raise UserError(
+                f"One cycle was given batches of {sorted(sizes)}: have the loader drop its last, smaller one."
+            )
+        return sizes.pop() * self.trainer.world_size * self.accumulate
 
     # ------------------------------------------------------------------ between the turns
 
@@ -291,8 +298,9 @@ class Loop(L.LightningModule):
         self._may_bundle = trainer.world_size == 1 and trainer.num_training_batches == float("inf")
         self._is_plain = internals.adds_nothing(trainer, self, Loop)
         self.player_optimizers = dict(zip(self.players, cast(list[LightningOptimizer], self.optimizers()), strict=True))
-        for player in self.players.values():
+        for name, player in self.players.items():
             player.on_device()
+            player.set_hyperparameters(self.player_optimizers[name].optimizer)
         self._averaged = [
             (list(network.parameters()), list(network.buffers())) if network is not None else ([], [])
             for network in (self.generator_ema, self.generator)

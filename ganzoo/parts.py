@@ -7,7 +7,7 @@ auxiliary heads all use the hooks below.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from ganzoo.config import Configurable
+from ganzoo.config import Configurable, build
 from ganzoo.errors import UserError
 from ganzoo.schedules import Schedule, value_at
 
@@ -41,13 +41,9 @@ class Turn:
     fake_labels: Tensor | None = None
     real_logits: Tensor | None = None
     fake_logits: Tensor | None = None
+    full_precision: bool = True  #: whether this turn's own passes are in float32, so that a penalty may use them
     track_real: bool = False  #: set in ``before_turn`` to have ``real`` require a gradient
     logs: dict[str, Tensor] = field(default_factory=dict)  #: scalars to log under their name, detached
-
-    @property
-    def full_precision(self) -> bool:
-        """Whether this turn's own passes ran in float32, so that a penalty may use them."""
-        return not torch.is_autocast_enabled(self.gan.device.type)
 
     def discriminate(self, data: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits of the discriminator in float32, outside of autocast."""
@@ -120,9 +116,11 @@ class Penalty(Part):
             every: Apply it on each so many-th turn of its player, with as many times the weight.
         """
         super().__init__()
+        if not isinstance(weight, Schedule | Mapping) and not weight >= 0:
+            raise UserError(f"The weight of {type(self).__name__} was {weight}, but a penalty's weight is 0 or more.")
         if every < 1:
             raise UserError(f"A penalty on every {every} turns was asked for; every must be 1 or more.")
-        self.weight, self.every = weight, every
+        self.weight, self.every = build(weight), every
 
     def due(self, turn: Turn) -> bool:
         """Whether the penalty applies in this turn."""

@@ -60,7 +60,7 @@ class Player:
     def on_device(self) -> None:
         """Look the buffers up again: moving a module to another device replaces them."""
         self._switches = [switch for module in self.modules for switch in _switches(module)]
-        self._buffers = [buffer for module in self.modules for buffer in _other_buffers(module)]
+        self._buffers = _other_buffers(self.network)
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -70,6 +70,12 @@ class Player:
     def float_buffers(self) -> list[torch.Tensor]:
         """Statistics that ranks must share."""
         return [b for module in self.modules for b in module.buffers() if b.is_floating_point()]
+
+    def set_hyperparameters(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give an optimizer whose state was restored the recipe's settings: a resume may have changed them."""
+        for group, fresh in zip(optimizer.param_groups, self.optimizer(self.trained).param_groups, strict=True):
+            group.update({name: value for name, value in fresh.items() if name != "params"})
+            group["initial_lr"] = group["lr"]
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -87,6 +93,7 @@ class Player:
     def resting(self) -> Iterator[None]:
         """No statistic moves inside the block: running means, spectral vectors and any other float buffer.
 
+        Buffers of parts are their own business: a part of this player may count something in the other one's turns.
         Batch normalization still uses the batch's statistics, as in training; it only stops recording them.
         """
         for holder, attribute, value in self._switches:

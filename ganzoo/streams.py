@@ -50,10 +50,11 @@ def seed_global(device: torch.device, *parts: int | str) -> None:
 
 @dataclass
 class Stream:
-    """The source of one turn: ``start`` is this process's first row of the ``total`` rows of the joint batch."""
+    """The source of one turn: this process has the ``num`` rows from ``start`` of a joint batch of ``total``."""
 
     parts: tuple[int | str, ...]
     start: int
+    num: int
     total: int
     device: torch.device
     generators: dict[str, torch.Generator] = field(default_factory=dict)
@@ -63,15 +64,25 @@ class Stream:
             self.generators[purpose] = generator(*self.parts, purpose, device=self.device)
         return self.generators[purpose]
 
+    def rows(self, num: int) -> tuple[int, slice]:
+        """How many rows to draw, and which of them are this process's.
+
+        A draw of some rows per sample is joint. One of another size is no draw per sample: all processes get the same.
+        """
+        per_sample, rest = divmod(num, self.num)
+        if rest or not per_sample:
+            return num, slice(0, num)
+        return self.total * per_sample, slice(self.start * per_sample, self.start * per_sample + num)
+
 
 _current: Stream | None = None
 
 
 @contextmanager
-def stream(*parts: int | str, start: int, total: int, device: torch.device) -> Iterator[None]:
-    """Draws inside the block belong to the rows from ``start`` of a joint batch of ``total`` rows."""
+def stream(*parts: int | str, start: int, num: int, total: int, device: torch.device) -> Iterator[None]:
+    """Draws inside the block belong to the ``num`` rows from ``start`` of a joint batch of ``total`` rows."""
     global _current
-    outer, _current = _current, Stream(parts, start, total, device)
+    outer, _current = _current, Stream(parts, start, num, total, device)
     try:
         yield
     finally:
@@ -82,32 +93,21 @@ def randn(num: int, *shape: int, purpose: str, device: torch.device | None = Non
     """Standard normal numbers, shape (num, *shape), float32: this process's rows of the joint draw."""
     if _current is None:
         return torch.randn(num, *shape, device=device)
-    total = torch.randn(_rows(num), *shape, generator=_current.of(purpose), device=_current.device)
-    return total[_slice(num)]
+    total, own = _current.rows(num)
+    return torch.randn(total, *shape, generator=_current.of(purpose), device=_current.device)[own]
 
 
 def rand(num: int, *shape: int, purpose: str, device: torch.device | None = None) -> Tensor:
     """Uniform numbers in [0, 1), shape (num, *shape), float32: this process's rows of the joint draw."""
     if _current is None:
         return torch.rand(num, *shape, device=device)
-    total = torch.rand(_rows(num), *shape, generator=_current.of(purpose), device=_current.device)
-    return total[_slice(num)]
+    total, own = _current.rows(num)
+    return torch.rand(total, *shape, generator=_current.of(purpose), device=_current.device)[own]
 
 
 def randint(high: int, num: int, *, purpose: str, device: torch.device | None = None) -> Tensor:
     """Integers in [0, high), shape (num,), int64: this process's rows of the joint draw."""
     if _current is None:
         return torch.randint(high, (num,), device=device)
-    total = torch.randint(high, (_rows(num),), generator=_current.of(purpose), device=_current.device)
-    return total[_slice(num)]
-
-
-def _rows(num: int) -> int:
-    """Rows of the joint draw; a draw of another size than the batch is joint in the same proportion."""
-    assert _current is not None
-    return max(_current.total, _current.start + num)
-
-
-def _slice(num: int) -> slice:
-    assert _current is not None
-    return slice(_current.start, _current.start + num)
+    total, own = _current.rows(num)
+    return torch.randint(high, (total,), generator=_current.of(purpose), device=_current.device)[own]

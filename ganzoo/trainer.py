@@ -6,14 +6,17 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from ganzoo import strategy as _registers_gan_ddp  # noqa: F401
+from ganzoo.callbacks import Progress
 
 
 class Trainer(L.Trainer):
     """``lightning.pytorch.Trainer`` for GANs: endless epochs, gradients averaged per turn, no validation loop.
 
-    Every argument of Lightning's Trainer is accepted; only defaults differ.
+    Every argument of Lightning's Trainer is accepted; only defaults differ: there is ganzoo's progress bar, and no
+    checkpoint unless :class:`ganzoo.callbacks.Checkpoint` is among the callbacks.
     """
 
     def __init__(self, *, devices: Any = "auto", strategy: Any = "auto", num_nodes: int = 1, **kwargs: Any) -> None:
@@ -29,6 +32,13 @@ class Trainer(L.Trainer):
         for name, value in _DEFAULTS.items():
             if kwargs.get(name) is None:
                 kwargs[name] = value
+        given = kwargs.get("callbacks") or []
+        given = list(given) if isinstance(given, list) else [given]
+        if not any(isinstance(callback, Checkpoint) for callback in given):
+            kwargs["enable_checkpointing"] = kwargs.get("enable_checkpointing") or False
+        if kwargs.get("enable_progress_bar") is None and not any(isinstance(c, ProgressBar) for c in given):
+            given.append(Progress())
+        kwargs["callbacks"] = given
         super().__init__(devices=devices, strategy=strategy, num_nodes=num_nodes, **kwargs)
 
 
@@ -36,6 +46,7 @@ _DEFAULTS = {
     "max_epochs": -1,  # time is images; data never ends
     "num_sanity_val_steps": 0,
     "inference_mode": False,  # gradients are needed while evaluating (path length, projection)
+    "enable_model_summary": False,
     "use_distributed_sampler": False,  # ganzoo's own sampler gives each rank its rows
 }
 

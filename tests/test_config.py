@@ -27,6 +27,10 @@ def test_nested_parts_come_back_as_equal_parts() -> None:
     assert [p.shape for p in again.parameters()] == [p.shape for p in gan.parameters()]
 
 
+def test_public_names_can_be_built_too() -> None:
+    assert type(build({"class_path": "ganzoo.MLPGAN", "init_args": {"hidden": 4}})).__name__ == "MLPGAN"
+
+
 def test_a_default_is_not_shared_between_two_models() -> None:
     first, second = DCGAN(8, 1, width=4), DCGAN(8, 1, width=4)
     assert isinstance(first.loss, NonSaturating)

@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "metrics": BASE | {"images"},
     "callbacks": BASE | {"images", "metrics", "schedules", "checkpoint", "loop", "parts"},
     "loggers": BASE | {"images"},
-    "trainer": BASE | {"strategy"},
+    "trainer": BASE | {"strategy", "callbacks"},
 }
 WITHOUT_LIGHTNING = BASE | PARTS | {"images", "meter", "augment", "penalties", "sampling", "metrics", "models"}
 
@@ -226,7 +226,7 @@ def test_documented_commands_exist(command: str, tmp_path: Path, monkeypatch: py
     from ganzoo.cli import COMMANDS
     from ganzoo.cli.arguments import read
     from ganzoo.cli.parser import FitCLI
-    from ganzoo.cli.trust import import_modules
+    from ganzoo.cli.trust import import_modules, restrict_parser
 
     _, name, *arguments = shlex.split(command)
     assert name in COMMANDS
@@ -238,6 +238,7 @@ def test_documented_commands_exist(command: str, tmp_path: Path, monkeypatch: py
         monkeypatch.syspath_prepend(tmp_path)
     request = read(arguments)
     import_modules(request.imports)
+    restrict_parser(request.imports)
     cli = FitCLI(request)
     cli.parse()
     if own:

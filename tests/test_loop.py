@@ -16,7 +16,7 @@ from ganzoo.parts import Part, Turn
 from ganzoo.plan import Play
 from ganzoo.players import Clip
 from ganzoo.schedules import Linear
-from tests.common import Critic, Endless, fit, flat, normal_batches
+from tests.common import Critic, Endless, fit, flat, normal_batches, quiet_trainer
 
 
 class Spy(Part):
@@ -362,7 +362,7 @@ def _reference_bf16(cycles: int, d: int) -> torch.Tensor:
     loss, batches, turn = NonSaturating(), iter(normal_batches(8, 2)), {"discriminator": 0, "generator": 0}
 
     def latents(name: str) -> torch.Tensor:
-        with streams.stream(0, name, turn[name], start=0, total=8, device=torch.device("cpu")):
+        with streams.stream(0, name, turn[name], start=0, num=8, total=8, device=torch.device("cpu")):
             return streams.randn(8, 2, purpose="latent")
 
     def step(network: nn.Module, value: torch.Tensor) -> None:
@@ -396,6 +396,57 @@ def test_a_loss_that_is_not_finite_is_named_with_its_turn() -> None:
     fit(gan, normal_batches(8, 2))
     with pytest.raises(TrainingError, match="total/d is not finite since turn 5 of its player"):
         gan.check_finite()
+
+
+def test_a_loader_with_a_smaller_last_batch_is_refused_within_a_cycle() -> None:
+    batches = [torch.randn(8, 2), torch.randn(4, 2)]
+    with pytest.raises(UserError, match=r"batches of \[4, 8\]"):
+        fit(MLPGAN(hidden=4, play=Play(2, 1)), Endless(lambda k: batches[k % 2]), max_steps=1)
+
+
+def test_a_stage_without_data_needs_to_know_the_batch_size() -> None:
+    with pytest.raises(UserError, match="batch_size"):
+        fit(MLPGAN(hidden=4, stages=[Play(0, 1, kimg=1)]), normal_batches(8, 2), max_steps=1)
+
+
+def test_a_resume_takes_the_hyperparameters_of_the_recipe(tmp_path) -> None:
+    """The optimizer's state in a checkpoint holds the old ones."""
+    first = MLPGAN(hidden=4)
+    fit(first, normal_batches(8, 2), max_steps=2).save_checkpoint(tmp_path / "a.ckpt")
+    still = MLPGAN(hidden=4, generator_optimizer=Adam(0.0, (0.1, 0.2)))
+    trainer = quiet_trainer(max_steps=4)
+    trainer.fit(still, normal_batches(8, 2), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+    assert torch.equal(flat(still.generator), flat(first.generator))
+    assert trainer.optimizers[0].param_groups[0]["betas"] == (0.1, 0.2)
+    assert not torch.equal(flat(still.discriminator), flat(first.discriminator))
+
+
+def test_a_buffer_of_a_part_counts_in_the_turns_of_both_players() -> None:
+    class Count(Part):
+        players = ("generator",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(()))
+
+        def forward(self, turn: Turn) -> None:
+            self.mean += 1
+
+    gan = MLPGAN(hidden=4, parts=[Count()])
+    fit(gan, normal_batches(8, 2), max_steps=5)
+    assert gan.tricks[0].mean.item() == 5
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("32-true", True), ("bf16-mixed", False)])
+def test_a_turn_says_whether_its_own_passes_were_of_full_precision(precision, expected) -> None:
+    seen = []
+
+    class Look(Part):
+        def forward(self, turn: Turn) -> None:
+            seen.append((turn.full_precision, turn.fake_logits.dtype == torch.float32))
+
+    fit(MLPGAN(hidden=4, parts=[Look()]), normal_batches(8, 2), max_steps=1, precision=precision)
+    assert seen == [(expected, expected)] * 2
 
 
 def test_conditional_model_without_labels_is_refused() -> None:

@@ -43,9 +43,9 @@ def test_quadratic_discriminator_shows_where_the_penalty_is_taken() -> None:
 
 def test_interpolation_has_one_share_and_one_norm_per_sample() -> None:
     turn = turn_of(Half())
-    with streams.stream(5, start=0, total=6, device=torch.device("cpu")):
+    with streams.stream(5, start=0, num=6, total=6, device=torch.device("cpu")):
         value = WassersteinGradientPenalty(1.0)(turn).item()
-    with streams.stream(5, start=0, total=6, device=torch.device("cpu")):
+    with streams.stream(5, start=0, num=6, total=6, device=torch.device("cpu")):
         share = streams.rand(6, 1, purpose="gp")
     points = share * turn.real + (1 - share) * turn.fake
     assert value == pytest.approx((points.norm(dim=1) - 1).square().mean().item(), rel=1e-5)
@@ -126,6 +126,12 @@ class _Keep(R1):
     def after_backward(self, turn):
         parameters = turn.gan.discriminator.parameters()
         self.__dict__["kept"].append(torch.cat([p.grad.flatten().clone() for p in parameters if p.grad is not None]))
+
+
+@pytest.mark.parametrize("penalty", [R1, R2, WassersteinGradientPenalty])
+def test_a_negative_weight_is_refused(penalty) -> None:
+    with pytest.raises(UserError, match="was -1"):
+        penalty(-1.0)
 
 
 @pytest.mark.parametrize("penalty", [R1, R2, WassersteinGradientPenalty])

@@ -8,7 +8,7 @@ CPU = torch.device("cpu")
 
 
 def draw(start: int, num: int, total: int = 12, *, key: tuple = (7, "d", 3), purpose: str = "latent") -> torch.Tensor:
-    with streams.stream(*key, start=start, total=total, device=CPU):
+    with streams.stream(*key, start=start, num=num, total=total, device=CPU):
         return streams.randn(num, 4, purpose=purpose)
 
 
@@ -19,6 +19,22 @@ def test_ranks_together_hold_the_rows_of_one_process() -> None:
     assert len({tuple(row.tolist()) for row in joint}) == 12
 
 
+def test_several_rows_per_sample_are_joint_too_and_other_sizes_are_the_same_for_all() -> None:
+    def both(start: int, num: int, total: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        with streams.stream(4, start=start, num=num, total=total, device=CPU):
+            return (
+                streams.randn(3 * num, 2, purpose="a"),
+                streams.rand(1 if num > 1 else 7, purpose="shared"),
+                streams.randn(num, purpose="a"),
+            )
+
+    whole, halves = both(0, 8, 8), [both(0, 4, 8), both(4, 4, 8)]
+    assert torch.equal(torch.cat([half[0] for half in halves]), whole[0])
+    assert torch.equal(torch.cat([half[2] for half in halves]), whole[2])
+    assert torch.equal(halves[0][1], whole[1])
+    assert torch.equal(halves[1][1], whole[1])
+
+
 def test_a_draw_depends_on_every_part_of_its_key_and_on_its_purpose() -> None:
     base = draw(0, 12)
     others = [draw(0, 12, key=k) for k in [(8, "d", 3), (7, "g", 3), (7, "d", 4)]]
@@ -27,9 +43,9 @@ def test_a_draw_depends_on_every_part_of_its_key_and_on_its_purpose() -> None:
 
 
 def test_second_draw_of_a_purpose_differs_and_other_purposes_do_not_disturb_it() -> None:
-    with streams.stream(1, start=0, total=5, device=CPU):
+    with streams.stream(1, start=0, num=5, total=5, device=CPU):
         first, second = streams.rand(5, purpose="a"), streams.rand(5, purpose="a")
-    with streams.stream(1, start=0, total=5, device=CPU):
+    with streams.stream(1, start=0, num=5, total=5, device=CPU):
         streams.randn(5, 3, purpose="b")
         again = streams.rand(5, purpose="a")
         streams.randint(9, 5, purpose="c")

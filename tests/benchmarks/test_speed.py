@@ -30,7 +30,7 @@ class SameLatents(BareLoop):
         turn = "discriminator" if torch.is_grad_enabled() is False else "generator"
         number = self.turns[turn]
         self.turns[turn] += 1
-        with streams.stream(self.seed, turn, number, start=0, total=len(real), device=real.device):
+        with streams.stream(self.seed, turn, number, start=0, num=len(real), total=len(real), device=real.device):
             return self.gan.latents.draw(len(real), self.gan.generator.latent_dim, real.device)
 
 

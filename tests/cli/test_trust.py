@@ -85,7 +85,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("old", "new"),
     [
         ("ganzoo.losses.NonSaturating", "planted.Evil"),
-        ("ganzoo.models.DCGAN", "planted.Evil"),
+        ("ganzoo.DCGAN", "planted.Evil"),
         ("callbacks: null", "callbacks: [{class_path: planted.Evil}]"),
         ("callbacks: null", "callbacks: planted.Evil"),
         ("import: []", "import: [planted]"),

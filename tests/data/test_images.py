@@ -38,7 +38,7 @@ def test_labels_pass_through() -> None:
 
 
 def _flipped(data: Digits, images: Tensor, cycle: int, start: int = 0, total: int = 64) -> list[bool]:
-    with streams.stream(0, "d", cycle, start=start, total=total, device=CPU):
+    with streams.stream(0, "d", cycle, start=start, num=len(images), total=total, device=CPU):
         x, _ = data.prepare(Batch(images, None), CPU)
     plain, _ = Digits().prepare(Batch(images, None), CPU)
     is_flip = (x == plain.flip(3)).all(3).all(2).all(1)

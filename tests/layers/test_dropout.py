@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 
 def apply(x: torch.Tensor, start: int, total: int) -> torch.Tensor:
-    with streams.stream(3, start=start, total=total, device=CPU):
+    with streams.stream(3, start=start, num=len(x), total=total, device=CPU):
         return Dropout(0.25)(x)
 
 
