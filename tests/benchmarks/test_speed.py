@@ -14,6 +14,7 @@ from benchmarks.speed.bare import BareLoop
 from ganzoo import streams
 from ganzoo.gan import GAN
 from ganzoo.models import DCGAN, MLPGAN
+from ganzoo.parts import Penalty, Turn
 from ganzoo.penalties import R1
 from ganzoo.plan import Play
 from tests.common import fit, flat, normal_batches
@@ -52,7 +53,16 @@ def test_the_bare_loop_trains_as_the_trainer_does(d: int) -> None:
     assert not torch.equal(flat(by_hand.generator), flat(make().generator))
 
 
-def test_flops_of_a_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
+class MeanLogit(Penalty):
+    """A term without a product of matrices."""
+
+    def value(self, turn: Turn) -> Tensor:
+        assert turn.fake_logits is not None
+        return turn.fake_logits.mean()
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_flops_of_a_cycle(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One hidden layer of h units, latents of z and data of x components, a batch of n: products of matrices only.
 
     Of the generator, z h + h x multiply-adds forward; of the discriminator, x h + h. Backward, each layer takes once as
@@ -64,6 +74,7 @@ def test_flops_of_a_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
     h, z, x, n = 16, 3, 5, 4
     options = ["--model", "MLPGAN", f"--model.hidden={h}", "--model.num_layers=1", f"--model.latent_dim={z}"]
     cli = speed.parse(None, [x], [*options, f"--data.batch_size={n}", "--trainer.accelerator=cpu"])
+    cli.model.tricks.append(MeanLogit(every=every))
     row = speed.measure(cli, rounds=2, steps=3)
     generator, discriminator = z * h + h * x, x * h + h
     d_turn = generator + 2 * (2 * discriminator + h)
