@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,10 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     file = find(path)
     try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                if (damaged := archive.testzip()) is not None:  # torch does not look at the checksums
+                    raise OSError(f"the checksum of {damaged} is wrong")
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{file} holds more than weights and plain data, so it was not loaded.") from error

@@ -91,6 +91,8 @@ class Plan:
             max_steps: Budget of generator updates, or -1.
             has_other_stop: Whether a time limit or a number of epochs ends the run.
         """
+        if max_steps == 0:
+            raise UserError("max_steps was 0, but a run takes one step or more; -1 is for no such limit.")
         last = self.plays[-1]
         by_images = total_kimg is not None and last.d > 0
         by_steps = max_steps >= 0 and last.g > 0

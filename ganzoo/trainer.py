@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from ganzoo import strategy as _registers_gan_ddp  # noqa: F401
 from ganzoo.callbacks import Progress
+from ganzoo.errors import UserError
 
 
 class Trainer(L.Trainer):
@@ -59,4 +60,6 @@ def _num_devices(accelerator: Any, devices: Any) -> int:
         return max(1, torch.cuda.device_count()) if accelerator in ("auto", "gpu", "cuda") else 1
     if "," in text:
         return len([device for device in text.split(",") if device.strip()])
+    if not text.isdecimal():
+        raise UserError(f"devices was {devices}, but must be a number, a list of numbers, or auto.")
     return int(text)

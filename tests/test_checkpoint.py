@@ -118,6 +118,15 @@ def test_truncated_file_is_named(saved) -> None:
         checkpoint.read(path)
 
 
+def test_a_flipped_bit_is_seen(saved) -> None:
+    content = bytearray(saved[1].read_bytes())
+    weights = saved[0].generator.layers[0].weight.detach().numpy().tobytes()
+    content[content.find(weights)] ^= 1
+    saved[1].write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoint.read(saved[1])
+
+
 def test_stored_checkpoints_of_older_formats_still_load() -> None:
     """Each file was written by the ganzoo that had this format; its samples are stored beside the weights."""
     files = sorted(STORED.glob("format-*.ckpt"))

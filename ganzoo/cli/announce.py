@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any, cast
 
@@ -43,7 +44,7 @@ def describe(gan: GAN, data: GANDataModule, trainer: L.Trainer) -> list[str]:
     return [
         f"Model: {type(gan).__name__}, {networks}, on {devices}",
         f"Data:  {type(data).__name__}, {num} {kind}{classes}, batches of {data.batch_size}",
-        f"Run:   {run} (Ctrl-C saves and stops; then: ganzoo fit --resume {run})",
+        f"Run:   {run} (Ctrl-C saves and stops; then: ganzoo fit --resume {shlex.quote(str(run))})",
     ]
 
 

@@ -6,11 +6,13 @@ import copy
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from ganzoo import __version__
 from ganzoo.errors import UserError
@@ -53,6 +55,18 @@ def create(path: Path | None, name: str, config: str) -> Path:
     if not write_new(path / "config.yaml", config):
         raise UserError(f"Another run has just begun in {path}: give another --run_dir.")
     return path
+
+
+def hold(path: Path) -> AbstractContextManager[object]:
+    """Keep other processes out of a run's directory until the block ends; the system lets go of it when this one dies.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    try:
+        return FileLock(path / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"The run {path} is in progress in another process: wait for it, or stop it.") from error
 
 
 def config_text(settings: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import lightning.pytorch as L
@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ganzoo import callbacks
-from ganzoo.callbacks.stop import was_interrupted
+from ganzoo.callbacks.stop import exit_code, was_interrupted
 from ganzoo.cli import explain, quiet, resume, rundir, trust
 from ganzoo.cli.announce import Announce, set_run_directory
 from ganzoo.cli.arguments import Request
@@ -40,9 +40,9 @@ def fit(request: Request) -> int:
     L.seed_everything(seed, workers=True, verbose=False)
     cli.build()
     trainer = _trainer(cli)
-    _open_run(cli, trainer)
-    _train(cli, trainer)
-    return 0
+    with _open_run(cli, trainer):
+        _train(cli, trainer)
+    return exit_code(trainer)
 
 
 def _parse(request: Request) -> FitCLI:
@@ -78,15 +78,21 @@ def _trainer(cli: FitCLI) -> Trainer:
         raise UserError(f"Lightning refuses these settings of trainer: {explain.one_line(str(error))}") from error
 
 
-def _open_run(cli: FitCLI, trainer: Trainer) -> None:
-    """Make the run's directory with its config.yaml. Only the first process does; the others hear of it later."""
+def _open_run(cli: FitCLI, trainer: Trainer) -> AbstractContextManager[object]:
+    """Make the run's directory with its config.yaml, and hold it inside the block.
+
+    Only the first process does; the others hear of it later.
+    """
+    held: AbstractContextManager[object] = nullcontext()
     if getattr(rank_zero_only, "rank", 0) == 0:
         run_dir = cli.request.resume
         if run_dir:
+            held = rundir.hold(run_dir)
             resume.update_config(cli, run_dir)
         else:
             names = [path.stem for path in cli.request.configs] or [type(cli.model).__name__.lower()]
             run_dir = rundir.create(cli.request.run_dir, names[0], rundir.config_text(cli.resolved()))
+            held = rundir.hold(run_dir)
         set_run_directory(trainer, str(run_dir))
         print("".join(f"{note}\n" for note in cli.notes), end="", file=sys.stderr)
     if cli.config["trainer"]["logger"] in (None, True) and importlib.util.find_spec("tensorboard"):
@@ -94,6 +100,7 @@ def _open_run(cli: FitCLI, trainer: Trainer) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.use_directory(trainer.default_root_dir)
+    return held
 
 
 def _train(cli: FitCLI, trainer: Trainer) -> None:

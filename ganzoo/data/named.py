@@ -94,8 +94,9 @@ class TorchvisionData(ImageData):
         try:
             return self.load(download=True)
         except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:160]
             raise UserError(
-                f"{type(self).__name__} is not in {self.root} and cannot be downloaded ({error}); put torchvision's "
+                f"{type(self).__name__} is not in {self.root} and cannot be downloaded ({reason}); put torchvision's "
                 "files there, or name the folder that has them by root."
             ) from error
 

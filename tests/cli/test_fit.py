@@ -46,7 +46,7 @@ def test_two_runs_started_together_get_two_directories(runs: tuple[Path, list[st
 def test_a_run_leaves_everything(runs: tuple[Path, list[str]]) -> None:
     run = runs[0] / "runs" / "dcgan-1"
     names = {path.name for path in run.iterdir()} - {"tensorboard"}
-    assert names == {"config.yaml", "metrics.csv", "samples", "samples.gif", "checkpoints"}
+    assert names == {"config.yaml", "metrics.csv", "samples", "samples.gif", "checkpoints", ".lock"}
     assert (run / "checkpoints" / "last.ckpt").is_file()
     with open(run / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
@@ -108,6 +108,16 @@ def test_files_that_a_kill_at_the_very_end_left_out_are_written_by_a_resume(run:
     assert (run / "metrics.csv").read_text().splitlines()[:-1] == table.splitlines()[:-1]
     content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["ganzoo"]["clock"]["images"] == 384
+
+
+def test_two_processes_do_not_train_in_one_directory(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ganzoo.cli import rundir
+
+    with rundir.hold(run):
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        sentence = refused(capsys, "fit", "--resume", "run", "--model.total_kimg", "0.64")
+        assert sentence == "The run run is in progress in another process: wait for it, or stop it."
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_later_stop_goes_on_in_the_same_directory(run: Path) -> None:
