@@ -88,15 +88,15 @@ def test_constraints_are_exact_public_versions_within_the_floors() -> None:
 
 
 def test_constraints_cover_what_an_installation_pulls_in() -> None:
-    """Every distribution that one of ours needs, directly or not, has its line."""
+    """Every distribution that one of ours needs, directly or not, has its line.
+
+    Needs are read from what is installed, as far as it is of the version that the line says.
+    """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    pinned = {
-        canonicalize_name(line.partition("==")[0])
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if "==" in line
-    }
+    lines = [line.partition("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    pinned = {canonicalize_name(name): version for name, _, version in lines}
     to_see, seen = [Requirement(text) for text in PROJECT["dependencies"]], set[str]()
     while to_see:
         requirement = to_see.pop()
@@ -106,10 +106,11 @@ def test_constraints_cover_what_an_installation_pulls_in() -> None:
             continue
         seen.add(key)
         try:
-            needs = metadata.requires(name) or []
+            if metadata.version(name) != pinned[name]:
+                continue
         except metadata.PackageNotFoundError:  # a build of torch without CUDA needs less
             continue
-        for need in map(Requirement, needs):
+        for need in map(Requirement, metadata.requires(name) or []):
             extras = {"", *requirement.extras}
             if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in extras):
                 to_see.append(need)
