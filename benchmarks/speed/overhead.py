@@ -107,6 +107,7 @@ class Interleave(L.Callback):
         num_cycles, self._cycles = clock.cycles - self._cycles, clock.cycles
         if num_cycles:
             self.pairs.append((self._bare, (end - self._begin).per(num_cycles)))
+            as_gan(pl_module).meter.clear()  # as the log does every thousand images; else it would grow without end
         begin, num_cycles = now(), max(num_cycles, 1)
         self.loop.run(self.batches, num_cycles)
         self._bare = (now() - begin).per(num_cycles)

@@ -46,8 +46,8 @@ class _InputGradient(Penalty):
         return gradient.flatten(1)
 
 
-class R1(_InputGradient):
-    """gamma/2 E|grad D(x)|^2 at real data (Mescheder 2018, eq. 9)."""
+class _SquaredGradient(_InputGradient):
+    """gamma/2 times the mean squared norm."""
 
     def __init__(self, gamma: float | Schedule = 10.0, *, every: int = 1, allow_batch_norm: bool = False) -> None:
         """
@@ -57,27 +57,26 @@ class R1(_InputGradient):
             allow_batch_norm: Accept batch normalization in the discriminator.
         """
         super().__init__(gamma, every=every, allow_batch_norm=allow_batch_norm)
+
+    def half_square(self, turn: Turn, points: Tensor, labels: Tensor | None) -> Tensor:
+        """1/2 E|grad D|^2 at the points."""
+        return self.gradient(turn, points, labels).square().sum(1).mean() / 2
+
+
+class R1(_SquaredGradient):
+    """gamma/2 E|grad D(x)|^2 at real data (Mescheder 2018, eq. 9)."""
 
     def value(self, turn: Turn) -> Tensor:
         assert turn.real is not None
-        return self.gradient(turn, turn.real, turn.real_labels).square().sum(1).mean() / 2
+        return self.half_square(turn, turn.real, turn.real_labels)
 
 
-class R2(_InputGradient):
+class R2(_SquaredGradient):
     """gamma/2 E|grad D(x)|^2 at fakes (Mescheder 2018, eq. 10)."""
-
-    def __init__(self, gamma: float | Schedule = 10.0, *, every: int = 1, allow_batch_norm: bool = False) -> None:
-        """
-        Args:
-            gamma: The paper's gamma, with its 1/2 in front.
-            every: Apply it on each so many-th turn, with as many times the weight.
-            allow_batch_norm: Accept batch normalization in the discriminator.
-        """
-        super().__init__(gamma, every=every, allow_batch_norm=allow_batch_norm)
 
     def value(self, turn: Turn) -> Tensor:
         assert turn.fake is not None
-        return self.gradient(turn, turn.fake, turn.fake_labels).square().sum(1).mean() / 2
+        return self.half_square(turn, turn.fake, turn.fake_labels)
 
 
 class WassersteinGradientPenalty(_InputGradient):
