@@ -34,40 +34,38 @@ class Constant(Schedule):
         return self.value
 
 
-class Linear(Schedule):
+class _Ramp(Schedule):
+    """From one value to another over a stretch of kimg, constant before and after."""
+
+    def __init__(self, start: float = 1.0, end: float = 0.0, *, to_kimg: float, from_kimg: float = 0.0) -> None:
+        """
+        Args:
+            start: Value up to ``from_kimg``.
+            end: Value from ``to_kimg`` on.
+            to_kimg: Where the ramp ends.
+            from_kimg: Where the ramp begins.
+        """
+        if not 0 <= from_kimg < to_kimg:
+            raise UserError(f"A schedule was to run from {from_kimg} to {to_kimg} kimg; it needs 0 <= from < to.")
+        self.start, self.end, self.from_kimg, self.to_kimg = start, end, from_kimg, to_kimg
+
+    def fraction(self, kimg: float) -> float:
+        """How much of the stretch lies behind, from 0 to 1."""
+        return min(1.0, max(0.0, (kimg - self.from_kimg) / (self.to_kimg - self.from_kimg)))
+
+
+class Linear(_Ramp):
     """A straight line between two values, constant before and after."""
 
-    def __init__(self, start: float = 1.0, end: float = 0.0, *, to_kimg: float, from_kimg: float = 0.0) -> None:
-        """
-        Args:
-            start: Value up to ``from_kimg``.
-            end: Value from ``to_kimg`` on.
-            to_kimg: Where the line ends.
-            from_kimg: Where the line begins.
-        """
-        self.start, self.end = start, end
-        self.span = _Span(from_kimg, to_kimg)
-
     def __call__(self, kimg: float) -> float:
-        return self.start + (self.end - self.start) * self.span.fraction(kimg)
+        return self.start + (self.end - self.start) * self.fraction(kimg)
 
 
-class Cosine(Schedule):
+class Cosine(_Ramp):
     """Half a cosine between two values, constant before and after (Loshchilov and Hutter 2017, without restarts)."""
 
-    def __init__(self, start: float = 1.0, end: float = 0.0, *, to_kimg: float, from_kimg: float = 0.0) -> None:
-        """
-        Args:
-            start: Value up to ``from_kimg``.
-            end: Value from ``to_kimg`` on.
-            to_kimg: Where the curve ends.
-            from_kimg: Where the curve begins.
-        """
-        self.start, self.end = start, end
-        self.span = _Span(from_kimg, to_kimg)
-
     def __call__(self, kimg: float) -> float:
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * self.span.fraction(kimg))) / 2
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * self.fraction(kimg))) / 2
 
 
 class Exponential(Schedule):
@@ -116,15 +114,3 @@ class Piecewise(Schedule):
 def value_at(schedule: float | Schedule, kimg: float) -> float:
     """The value of a number or of a schedule at ``kimg``."""
     return schedule(kimg) if isinstance(schedule, Schedule) else float(schedule)
-
-
-class _Span:
-    """The stretch of kimg on which a schedule moves."""
-
-    def __init__(self, from_kimg: float, to_kimg: float) -> None:
-        if not 0 <= from_kimg < to_kimg:
-            raise UserError(f"A schedule was to run from {from_kimg} to {to_kimg} kimg; it needs 0 <= from < to.")
-        self.from_kimg, self.to_kimg = from_kimg, to_kimg
-
-    def fraction(self, kimg: float) -> float:
-        return min(1.0, max(0.0, (kimg - self.from_kimg) / (self.to_kimg - self.from_kimg)))
