@@ -90,8 +90,10 @@ class GAN(Configurable, Loop):
         self.tricks = [*build(list(parts)), *build(list(penalties))]
         self.parts = nn.ModuleList(self.tricks)
         self.latents, self.ema = build(latents), build(ema)
-        self.generator_ema = averaged_copy(generator) if self.ema else None
         self.num_classes, self.accumulate, self.total_kimg = num_classes, accumulate, total_kimg
+        for part in self.tricks:
+            part.rebuild(self)
+        self.generator_ema = averaged_copy(self.generator) if self.ema else None
         self.adversarial_weight = build(adversarial_weight)
         self.plan = Plan(build(list(stages)), build(play))
         self.players = {

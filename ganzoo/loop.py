@@ -44,7 +44,7 @@ class Real(NamedTuple):
 class Loop(L.LightningModule):
     """Turns, cycles and their clock. :class:`ganzoo.gan.GAN` builds what is declared here."""
 
-    step_seconds = 0.05  #: a training step holds as many cycles as fit into this time; 0: exactly one
+    step_seconds = 0.2  #: a training step holds as many cycles as fit into this time; 0: exactly one
 
     generator: Generator
     discriminator: nn.Module
@@ -149,6 +149,8 @@ class Loop(L.LightningModule):
         is_d = turn.player == "discriminator"
         with torch.set_grad_enabled(not is_d):
             turn.fake = self.generate(turn.latents, turn.fake_labels)
+        if is_d and turn.track_fake:
+            turn.fake = turn.fake.detach().requires_grad_()
         if turn.real is not None and (is_d or self.loss.needs_real):
             turn.real_logits = self.discriminate(turn.real, turn.real_labels, turn)
         turn.fake_logits = self.discriminate(turn.fake, turn.fake_labels, turn)
@@ -202,12 +204,12 @@ class Loop(L.LightningModule):
         fake: Tensor = self.generator(latents, labels)
         return fake.float()
 
-    def discriminate(self, data: Tensor, labels: Tensor | None, turn: Turn) -> Tensor:
-        """The discriminator's logits for data as the parts change it."""
+    def discriminate(self, data: Tensor, labels: Tensor | None, turn: Turn, network: nn.Module | None = None) -> Tensor:
+        """The logits of the discriminator, or of another ``network``, for data as the parts change it."""
         for part in self.tricks:
             if turn.player in part.players:
                 data, labels = part.inputs(turn, data, labels)
-        logits: Tensor = self.discriminator(data, labels)
+        logits: Tensor = (network or self.discriminator)(data, labels)
         return logits
 
     def _fake_labels(self, real_labels: Tensor | None, num: int) -> Tensor | None:

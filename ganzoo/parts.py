@@ -43,11 +43,12 @@ class Turn:
     fake_logits: Tensor | None = None
     full_precision: bool = True  #: whether this turn's own passes are in float32, so that a penalty may use them
     track_real: bool = False  #: set in ``before_turn`` to have ``real`` require a gradient
+    track_fake: bool = False  #: the same for ``fake`` in a discriminator turn, where it has no graph
     logs: dict[str, Tensor] = field(default_factory=dict)  #: scalars to log under their name, detached
 
-    def discriminate(self, data: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits of the discriminator in float32, outside of autocast."""
-        return self._eager(lambda: self.gan.discriminate(data.float(), labels, self))
+    def discriminate(self, data: Tensor, labels: Tensor | None = None, network: nn.Module | None = None) -> Tensor:
+        """Logits of the discriminator, or of another ``network``, in float32, outside of autocast."""
+        return self._eager(lambda: self.gan.discriminate(data.float(), labels, self, network))
 
     def generate(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Output of the generator in float32, outside of autocast."""
@@ -68,15 +69,19 @@ class Part(Configurable, nn.Module):
     """A trick with hooks into the turns of the players.
 
     ``players`` says in whose turns the hooks run. Parameters of a part belong to the optimizer of ``owner``;
-    buffers are saved with the model. Buffers must be equal on all ranks, as those of joint statistics are.
+    buffers are saved with the model. Floating-point buffers of the parts of a player are averaged over ranks with its
+    gradients, between ``after_backward`` and ``after_step``: a statistic that is linear in the samples, such as a
+    running mean, becomes the joint one when it moves in ``after_backward`` or before.
     """
 
     players: tuple[PlayerName, ...] = ("discriminator", "generator")
     owner: PlayerName = "discriminator"
 
-    def discriminator_channels(self, channels: int) -> int:
-        """How many channels the discriminator sees when data has ``channels`` (packing changes it)."""
-        return channels
+    def rebuild(self, gan: GAN) -> None:
+        """Once, before optimizers and the average are made: change layers of the networks, or replace a network.
+
+        What is drawn here comes from torch's global generator, as all initial weights do.
+        """
 
     def setup(self, gan: GAN) -> None:
         """Once, when the model is complete: look at the networks, refuse what cannot work."""

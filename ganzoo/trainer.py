@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from ganzoo import strategy as _registers_gan_ddp  # noqa: F401
-from ganzoo.callbacks import Progress
+from ganzoo.callbacks import Log, Progress
 from ganzoo.errors import UserError
 
 
@@ -39,7 +39,8 @@ class Trainer(L.Trainer):
             kwargs["enable_checkpointing"] = kwargs.get("enable_checkpointing") or False
         if kwargs.get("enable_progress_bar") is None and not any(isinstance(c, ProgressBar) for c in given):
             given.append(Progress())
-        kwargs["callbacks"] = given
+        # The log comes after the callbacks that measure, so that a row holds what was measured at its mark.
+        kwargs["callbacks"] = sorted(given, key=lambda callback: isinstance(callback, Log))
         super().__init__(devices=devices, strategy=strategy, num_nodes=num_nodes, **kwargs)
 
 

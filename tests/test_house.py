@@ -25,7 +25,7 @@ from ganzoo.parts import Turn
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "ganzoo").rglob("*.py"))
-BASE = {"errors", "config", "streams", "files"}
+BASE = {"errors", "config", "streams", "files", "joint"}
 PARTS = {"schedules", "losses", "latents", "optim", "ema", "plan", "parts", "players", "layers"}
 
 #: What each part of the house may import from the others when it is loaded. For types alone, anything but cli.
@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
     "streams": {"errors"},
+    "joint": set(),
     "files": {"errors"},
     "images": {"errors", "files"},
     "schedules": BASE,
@@ -45,8 +46,10 @@ MAY_IMPORT = {
     "layers": BASE,
     "parts": BASE | {"schedules"},
     "augment": BASE | {"parts", "schedules"},
+    "tricks": BASE | {"parts", "schedules", "layers", "losses"},
+    "laboratory": BASE | PARTS | {"images", "data", "callbacks", "metrics", "loop"},
     "players": BASE | {"parts", "optim", "schedules"},
-    "penalties": BASE | {"parts", "schedules"},
+    "penalties": BASE | {"parts", "schedules", "layers", "augment"},
     "sampling": BASE,
     "internals": set(),
     "loop": BASE | PARTS | {"internals", "meter"},
@@ -60,7 +63,9 @@ MAY_IMPORT = {
     "loggers": BASE | {"images"},
     "trainer": BASE | {"strategy", "callbacks"},
 }
-WITHOUT_LIGHTNING = BASE | PARTS | {"images", "meter", "augment", "penalties", "sampling", "metrics", "models"}
+WITHOUT_LIGHTNING = (
+    BASE | PARTS | {*("images", "meter", "augment", "penalties", "tricks", "sampling", "metrics", "models")}
+)
 
 
 def unit(path: Path) -> str:

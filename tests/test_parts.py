@@ -12,7 +12,7 @@ from ganzoo.config import build
 from ganzoo.gan import GAN
 from ganzoo.losses import Wasserstein
 from ganzoo.models import MLPGAN
-from ganzoo.models.mlp import MLPDiscriminator, MLPGenerator
+from ganzoo.models.mlp import MLPDiscriminator
 from ganzoo.optim import SGD
 from ganzoo.parts import Part, Penalty, Turn
 from tests.common import fit, flat, normal_batches
@@ -54,8 +54,8 @@ class Packing(Part):
         super().__init__()
         self.degree = degree
 
-    def discriminator_channels(self, channels: int) -> int:
-        return channels * self.degree
+    def rebuild(self, gan: GAN) -> None:
+        gan.discriminator = MLPDiscriminator((2 * self.degree,), 8, 1, 0, 1, 0.0)
 
     def inputs(self, turn: Turn, data, labels):
         return data.reshape(len(data) // self.degree, self.degree * data.shape[1]), labels
@@ -159,12 +159,9 @@ def test_top_k_sends_no_gradient_to_unselected_samples() -> None:
 
 
 def test_packing_shows_disjoint_groups_to_the_discriminator() -> None:
-    part = Packing(4)
-    torch.manual_seed(0)
+    gan = model(Packing(4))
     shapes = []
-    discriminator = MLPDiscriminator((part.discriminator_channels(2),), 8, 1, 0, 1, 0.0)
-    discriminator.register_forward_pre_hook(lambda module, args: shapes.append(tuple(args[0].shape)))
-    gan = GAN(MLPGenerator((2,), 2, 8, 1, 0), discriminator, parts=[part])
+    gan.discriminator.register_forward_pre_hook(lambda module, args: shapes.append(tuple(args[0].shape)))
     train(gan, cycles=1)
     assert set(shapes) == {(2, 8)}
 

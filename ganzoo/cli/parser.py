@@ -28,7 +28,10 @@ GROUPS = {
 }
 
 #: Where parts are; all of them are loaded, so that their short names resolve.
-HOMES = ("models", "data", "losses", "penalties", "schedules", "optim", "latents", "augment", "callbacks", "loggers")
+HOMES = (
+    *("models", "data", "losses", "penalties", "tricks", "augment", "laboratory"),
+    *("schedules", "optim", "latents", "callbacks", "loggers"),
+)
 
 #: Length of a run that was given none.
 DEFAULT_KIMG = 200.0

@@ -1,0 +1,41 @@
+"""Statistics over the joint batch of all processes, with the gradient that one process would have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean of ``x`` over all processes, elementwise; ``x`` itself where there is one. All of them must call it.
+
+    Gradients flow to every process: where the loss is the mean of the processes' losses, as it is when gradients are
+    averaged, the gradient equals that of one process with the joint batch.
+    """
+    return _Mean.apply(x) if num_processes() > 1 else x  # type: ignore[no-any-return,no-untyped-call]  # torch's
+
+
+def num_processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _Mean(torch.autograd.Function):
+    """A mean over processes whose backward pass is a mean over processes, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _averaged(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # one input, so one gradient
+        return _averaged(gradient)
+
+
+def _averaged(x: Tensor) -> Tensor:
+    total = x.detach().clone().contiguous()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
