@@ -15,7 +15,7 @@ def mean(x: Tensor) -> Tensor:
     Gradients flow to every process: where the loss is the mean of the processes' losses, as it is when gradients are
     averaged, the gradient equals that of one process with the joint batch.
     """
-    return _Mean.apply(x) if num_processes() > 1 else x  # type: ignore[no-any-return,no-untyped-call]  # torch's
+    return _Mean.apply(x) if num_processes() > 1 else x
 
 
 def num_processes() -> int:
@@ -31,7 +31,7 @@ class _Mean(torch.autograd.Function):
         return _averaged(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # one input, so one gradient
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _averaged(gradient)
 
 
