@@ -25,7 +25,7 @@ from ganzoo.parts import Turn
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "ganzoo").rglob("*.py"))
-BASE = {"errors", "config", "streams", "files", "joint"}
+BASE = {"errors", "config", "streams", "files", "joint", "precision"}
 PARTS = {"schedules", "losses", "latents", "optim", "ema", "plan", "parts", "players", "layers"}
 
 #: What each part of the house may import from the others when it is loaded. For types alone, anything but cli.
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "streams": {"errors"},
     "joint": set(),
+    "precision": set(),
     "files": {"errors"},
     "images": {"errors", "files"},
     "schedules": BASE,

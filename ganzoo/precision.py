@@ -1,0 +1,13 @@
+"""Where 32 bits are needed whatever the precision of the run: statistics, penalties, backward passes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """A block outside of autocast. Entering torch's own costs 10 us, so it is left out where autocast is off."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
