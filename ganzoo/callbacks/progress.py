@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from ganzoo.callbacks.base import as_gan
 from ganzoo.callbacks.log import Log
 from ganzoo.config import Configurable
+from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -30,6 +31,11 @@ class Progress(Configurable, ProgressBar):
             line_seconds: Shortest time between two lines where the output is no terminal.
         """
         super().__init__()
+        if not (refresh_seconds >= 0 and line_seconds >= 0):
+            raise UserError(
+                f"The progress has refresh_seconds {refresh_seconds} and line_seconds {line_seconds}; both are 0 or "
+                "more."
+            )
         self.refresh_seconds, self.line_seconds = refresh_seconds, line_seconds
         self._enabled = True
         self._due = float("inf")

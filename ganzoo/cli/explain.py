@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.places import Places, class_names, option_names
-from ganzoo.cli.words import did_you_mean
+from ganzoo.cli.words import did_you_mean, nearest
 
 
 def sentence(message: str, request: Request, options: Iterable[str] = ()) -> str:
@@ -55,6 +55,9 @@ def _unrecognized(found: re.Match[str], places: Places, options: list[str]) -> s
     ]
     if inside:
         return f"There is no option {given}: did you mean {' or '.join(inside)}?"
+    group, dot, rest = wanted.partition(".")
+    if dot and group not in _groups(options) and (near := nearest(group, _groups(options))):
+        return f"There is no option {given}: did you mean --{near}.{rest}?"
     return f"There is no option {given}{did_you_mean(given, [f'--{name}' for name in options], _HELP)}"
 
 
@@ -100,11 +103,11 @@ def _unknown_in_group(found: re.Match[str], places: Places, options: list[str]) 
 
 
 def _wrong_value(found: re.Match[str], places: Places, options: list[str]) -> str:
-    return _must_be(places.where(found[1]), found[3], [found[2]])
+    return _must_be(found[1], found[3], [found[2]], places)
 
 
 def _wrong_union(found: re.Match[str], places: Places, options: list[str]) -> str:
-    return _must_be(places.where(found[1]), found[3], re.split(r", (?![^\[]*\])", found[2]))
+    return _must_be(found[1], found[3], re.split(r", (?![^\[]*\])", found[2]), places)
 
 
 def _names_of(owner: str, places: Places, options: list[str]) -> list[str]:
@@ -114,14 +117,12 @@ def _names_of(owner: str, places: Places, options: list[str]) -> list[str]:
     return _COMMON[owner]
 
 
-def _must_be(name: str, value: str, types: list[str]) -> str:
+def _must_be(name: str, value: str, types: list[str], places: Places) -> str:
     """A sentence about a value of the wrong type."""
     if nested := re.fullmatch(r"NestedArg\(key='(\w+)', val='([^']*)'\)", value):  # an option of a class
         key, given = nested.groups()
-        return (
-            f"model.{key} was {given}, but must be a list: append to it by --model.{key}+={given}, or write a list in "
-            "YAML."
-        )
+        path = places.path(key)
+        return f"{path} was {given}, but must be a list: append to it by --{path}+={given}, or write a list in YAML."
     choices: dict[str, None] = {}
     kinds: dict[str, None] = {}
     for kind in types:
@@ -130,7 +131,8 @@ def _must_be(name: str, value: str, types: list[str]) -> str:
         else:
             kinds[_kind(kind)] = None
     allowed = [*([f"one of {', '.join(choices)}"] if choices else []), *kinds]
-    return f"{name} was {value}, but must be {', or '.join(allowed)}{did_you_mean(value, choices)}"
+    must_be = f"must be {', or '.join(allowed)}{did_you_mean(value, choices)}"
+    return f"{places.where(name)} was {value}, but {must_be}"
 
 
 def _no_value(found: re.Match[str], places: Places, options: list[str]) -> str:

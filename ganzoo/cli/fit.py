@@ -42,6 +42,7 @@ Train a GAN. A run leaves a directory with config.yaml, metrics.csv, samples/, s
   --data CLASS             such as Digits, or ImageFolder with --data.path FOLDER_OR_ARCHIVE
   --run_dir DIR            directory of the run; default: runs/NAME-N, the first free N
   --resume RUN             go on with a run where it stopped; stop, devices and intervals may be changed
+  --allow_changes          let --resume change other settings too, but the seed
   --seed N                 seed of everything (0)
   --import MODULE          import a module of yours, so that its classes can be named; may be repeated
 

@@ -114,6 +114,11 @@ class FitCLI(LightningCLI):
         """
         self.config = self.parser.parse_args(self.request.arguments)
         self.config["import"] = list(self.request.imports)
+        for key in GROUPS:
+            if not hasattr(self.config[key], "keys"):
+                raise UserError(
+                    f"{key} was {self.config[key]}, but it is a group of settings: see ganzoo fit --help=all."
+                )
         self._give_a_stop()
 
     def build(self) -> None:

@@ -30,14 +30,14 @@ class Places:
         self.configs = [(f" in {path}", recipes.load(path)) for path in request.all_configs]
 
     def find(self, key: str) -> Place | None:
-        """The last place where ``key`` is the last part of a name: first on the command line, then in configs."""
+        """The last place where ``key`` is a name or its last part: first on the command line, then in configs."""
         for option, _, _ in reversed(self.options):
             path = _plain(option)
-            if option.startswith("--") and path.split(".")[-1] == key:
+            if option.startswith("--") and key in (path, path.split(".")[-1]):
                 return Place(path, "", self._class_at(path.rpartition(".")[0]))
         for source, content in reversed(self.configs):
             for path, owner, others, _ in _walk(content):
-                if path.split(".")[-1] == key:
+                if key in (path, path.split(".")[-1]):
                     return Place(path, source, class_named(owner) if owner else None, others)
         return None
 

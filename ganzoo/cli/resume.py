@@ -46,6 +46,11 @@ def prepare(cli: FitCLI, run: Path) -> str | None:
     old, new = flat(_old_config(cli, run)), flat(cli.resolved())
     changed = {key: (old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
     locked = {key: values for key, values in changed.items() if not _is_free(key)}
+    if "seed" in locked and (cli.request.allow_changes or len(locked) == 1):
+        raise UserError(
+            f"The seed of the run {run} is {old['seed']}, which is part of its state, so a resume cannot change it to "
+            f"{new['seed']}: leave --seed out, or start a new run."
+        )
     if locked and not cli.request.allow_changes:
         named = ", ".join(f"{key}: {before} -> {after}" for key, (before, after) in locked.items())
         raise UserError(

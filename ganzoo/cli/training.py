@@ -20,8 +20,10 @@ from ganzoo.cli import explain, quiet, resume, rundir, trust
 from ganzoo.cli.announce import Announce, set_run_directory
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.parser import GROUPS, FitCLI, ParseError
+from ganzoo.data.sampler import check_divisible
 from ganzoo.errors import TrainingError, UserError
 from ganzoo.loggers import WandbLogger
+from ganzoo.strategy import check_trainer
 from ganzoo.trainer import Trainer
 
 
@@ -73,9 +75,13 @@ def _trainer(cli: FitCLI) -> Trainer:
     if config["logger"] in (None, True):
         config["logger"] = False  # until there is a directory
     try:
-        return Trainer(**config)
+        trainer = Trainer(**config)
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"Lightning refuses these settings of trainer: {explain.one_line(str(error))}") from error
+    # Both are checked again where they matter; here before a directory is made and other processes start.
+    check_trainer(trainer)
+    check_divisible(cli.datamodule.batch_size, trainer.world_size, cli.model.accumulate)
+    return trainer
 
 
 def _open_run(cli: FitCLI, trainer: Trainer) -> AbstractContextManager[object]:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ganzoo.config import Configurable
 from ganzoo.data.batch import Batch
-from ganzoo.data.loader import Loader, leave_interrupts_to_the_parent
+from ganzoo.data.loader import Loader, leave_signals_to_the_parent
 from ganzoo.data.sampler import EndlessSampler
 from ganzoo.errors import UserError
 
@@ -100,7 +100,7 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,
-            worker_init_fn=leave_interrupts_to_the_parent,
+            worker_init_fn=leave_signals_to_the_parent,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else starting the loader would draw from the global one

@@ -118,6 +118,7 @@ def open_or_build(pictures: Pictures, *, labels: bool = False, skip: bool = Fals
 def _build(pictures: Pictures, folder: Path, skip: bool) -> None:
     half = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(half, ignore_errors=True)  # left by a build that was killed
+    _remove_abandoned(folder.parent)
     _check_disk(pictures)
     try:
         half.mkdir()
@@ -228,6 +229,18 @@ def _need(pictures: Pictures) -> str:
 
 def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def _remove_abandoned(images: Path) -> None:
+    """Delete what killed builds of other pictures left: nobody holds their locks."""
+    from filelock import FileLock, Timeout
+
+    for half in images.glob("*.partial"):
+        try:
+            with FileLock(images / f"{half.name.removesuffix('.partial')}.lock", timeout=0):
+                shutil.rmtree(half, ignore_errors=True)
+        except Timeout:  # it is being built
+            continue
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class Loader(DataLoader[Batch]):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def leave_interrupts_to_the_parent(worker: int) -> None:
-    """For a loader process: Ctrl-C reaches it too, and without batches the parent could not complete its cycle."""
+def leave_signals_to_the_parent(worker: int) -> None:
+    """For a loader process: Ctrl-C, and a SIGTERM to the whole group, reach it too, and without batches the parent
+    could not complete its cycle. After a SIGTERM it stays for half a minute, unless the parent ends it earlier."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))

@@ -17,6 +17,19 @@ _AHEAD = 4096  # places looked up at once: the cost is in the number of calls, n
 _ROUNDS = 8
 
 
+def check_divisible(batch_size: int, world: int, accumulate: int) -> None:
+    """Refuse a joint batch that cannot be divided among processes and micro-batches.
+
+    Raises:
+        UserError: In that case.
+    """
+    if batch_size % (world * accumulate):
+        raise UserError(
+            f"A batch_size of {batch_size} cannot be divided among {world} processes with {accumulate} "
+            f"micro-batches each; make it a multiple of {world * accumulate}."
+        )
+
+
 class EndlessSampler(DistributedSampler[Indices]):
     """Index arrays of the micro-batches of one process, without end.
 
@@ -42,11 +55,7 @@ class EndlessSampler(DistributedSampler[Indices]):
         Raises:
             UserError: The batch cannot be divided.
         """
-        if batch_size % (world * accumulate):
-            raise UserError(
-                f"A batch_size of {batch_size} cannot be divided among {world} processes with {accumulate} "
-                f"micro-batches each; make it a multiple of {world * accumulate}."
-            )
+        check_divisible(batch_size, world, accumulate)
         super().__init__(range(num or 1), num_replicas=world, rank=rank, seed=seed)  # type: ignore[arg-type]  # a range
         self.num, self.batch_size, self.accumulate = num, batch_size, accumulate
         self.start = 0  # images that were drawn before the next iterator

@@ -96,11 +96,12 @@ def test_a_signal_ends_a_step_of_many_cycles(tmp_path: Path) -> None:
     assert gan.clock.cycles == 9
 
 
-def test_ctrl_c_reaches_loader_processes_too_and_they_stay() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_reaches_loader_processes_too_and_they_stay(number: int) -> None:
     """A terminal sends it to all of them; without their batches the cycle could not be completed."""
     batches = iter(Digits(num_workers=1).train_dataloader())
     next(batches)
-    os.kill(batches._workers[0].pid, signal.SIGINT)
+    os.kill(batches._workers[0].pid, number)
     for _ in range(5):  # more than are fetched ahead
         next(batches)
 

@@ -153,6 +153,15 @@ def test_changes_can_be_allowed(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert settings(run)["model"]["init_args"]["generator_optimizer"]["init_args"]["lr"] == 0.5
 
 
+@pytest.mark.parametrize("more", [[], ["--allow_changes"]])
+def test_the_seed_of_a_run_cannot_be_changed(run: Path, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    seed = settings(run)["seed"]
+    assert refused(capsys, "fit", "--resume", "run", "--seed", "7", *more) == (
+        f"The seed of the run run is {seed}, which is part of its state, so a resume cannot change it to 7: leave "
+        "--seed out, or start a new run."
+    )
+
+
 def test_resuming_what_cannot_be_resumed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = "There is no run nowhere: --resume takes the directory of a run, such as runs/quickstart-1."
     assert refused(capsys, "fit", "--resume", "nowhere") == sentence

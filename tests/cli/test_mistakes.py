@@ -29,6 +29,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--data", "Digits"], f"A run needs a model: {NEEDS}"),
         (["--model", "DCGN", "--data", "Digits"], "There is no class DCGN (model): did you mean DCGAN?"),
         ([*M, "--modl", "3"], "There is no option --modl: did you mean --model?"),
+        ([*M, "--modle.width", "3"], "There is no option --modle.width: did you mean --model.width?"),
         ([*M, "--model.witdh", "3"], "There is no setting model.witdh: did you mean width?"),
         ([*M, "--trainer.max_step", "3"], "There is no option --trainer.max_step: did you mean --trainer.max_steps?"),
         ([*M, "--model.width", "abc"], "model.width was abc, but must be a whole number."),
@@ -124,6 +125,8 @@ def test_on_the_command_line(arguments: list[str], sentence: str, capsys: pytest
             "model: {class_path: DCGAN, init_args: {width: x}}",
             "model.width in c.yaml was x, but must be a whole number.",
         ),
+        ("trainer: {max_steps: x}", "trainer.max_steps in c.yaml was x, but must be a whole number."),
+        ("log: 5", "log was 5, but it is a group of settings: see ganzoo fit --help=all."),
         ("- 1", "c.yaml holds no settings; a config is made of names with values, such as model: and data:."),
         (
             "model:\n  class_path: DCGAN\n init_args: 3\n",
@@ -173,6 +176,16 @@ def test_abbreviations_are_no_options(capsys: pytest.CaptureFixture[str]) -> Non
             ["--model.penalties", "R2"],
             "model.penalties was R2, but must be a list: append to it by --model.penalties+=R2, or write a list in "
             "YAML.",
+        ),
+        (
+            ["--progress.refresh_seconds=-1"],
+            "The progress has refresh_seconds -1.0 and line_seconds 10.0; both are 0 or more.",
+        ),
+        (["--trainer.precision", "64"], "The precision was 64-true, but must be one of 32-true, bf16-mixed, 16-mixed."),
+        (
+            ["--data.batch_size", "31", "--trainer.devices", "2", "--trainer.accelerator", "cpu"],
+            "A batch_size of 31 cannot be divided among 2 processes with 1 micro-batches each; make it a "
+            "multiple of 2.",
         ),
         (["--seed", "-1"], "seed was -1, but must be from 0 to 4294967295."),
         (["--data.num_workers", "-1"], "num_workers is -1; give 0 to load in this process, or how many others."),

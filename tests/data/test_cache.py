@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from ganzoo.data import Digits, ImageFolder, cache
@@ -137,6 +138,17 @@ def test_a_killed_build_leaves_no_half_cache(
     assert cats(tree).num == 4  # neither the rest nor the lock of the dead process is in the way
     assert count(decoded) == 4
     assert len(list(cache_folder.rglob("pixels.u8"))) == 1
+
+
+def test_what_a_killed_build_of_other_pictures_left_is_deleted_but_not_what_is_being_built(
+    tree: Path, cache_folder: Path
+) -> None:
+    images = cache_folder / "images"
+    for name in ("dead", "live"):
+        (images / f"{name}.partial").mkdir(parents=True)
+    with FileLock(images / "live.lock"):
+        cats(tree).setup()
+    assert [path.name for path in images.glob("*.partial")] == ["live.partial"]
 
 
 def test_corrupt_pictures_are_named_and_refused(tree: Path, cache_folder: Path) -> None:
