@@ -21,6 +21,7 @@ class Meter:
         self._sums: dict[str, tuple[float, int]] = {}  # sum and number of the values that are no longer kept
         self._bad: tuple[int, str, int] | None = None  # the earliest of those that was not finite
         self._count = 0
+        self.passing: dict[str, Tensor] = {}  #: for the next row alone: what was measured at an end that may be moved
 
     def add(self, name: str, value: Tensor, turn: int) -> None:
         """Keep a scalar tensor under ``name``; ``turn`` is the number of the turn that it belongs to."""
@@ -46,6 +47,12 @@ class Meter:
             total, number = self._sums.get(name, (0.0, 0))
             means[name] = (total + math.fsum(values)) / (number + len(values))
         return means
+
+    def take_passing(self) -> dict[str, float]:
+        """The values in ``passing``, which is empty then. They are in no checkpoint."""
+        taken = {name: value.item() for name, value in self.passing.items()}
+        self.passing.clear()
+        return taken
 
     def clear(self) -> None:
         for kept in (self._fresh, self._read, self._turns, self._sums):

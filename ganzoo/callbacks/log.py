@@ -73,7 +73,7 @@ class Log(MarkCallback):
 
     def _write(self, trainer: L.Trainer, gan: GAN) -> None:
         check_finite(trainer, gan)
-        ranks = gather(trainer, gan.meter.means())
+        ranks = gather(trainer, gan.meter.means() | gan.meter.take_passing())
         means = {name: math.fsum(rank[name] for rank in ranks) / len(ranks) for name in ranks[0]}
         if not means or self._table is None:  # nothing happened since the last row, or another rank writes
             return
@@ -116,6 +116,8 @@ class Table:
         """Open the table at ``path`` without its rows beyond ``last_images``, and without one that was cut off."""
         self.path, self.names, self.seconds = path, list[str](), 0.0
         rows = [row for row in self._read() if int(row["progress/images"]) <= last_images]
+        # Of two rows at the same images the second tells what was measured at an end, on a mark of the log alone.
+        rows = list({row["progress/images"]: row for row in reversed(rows)}.values())[::-1]
         self.names = [name for name in self.names if any(row[name] for row in rows)]
         self.seconds = float(rows[-1]["time/seconds"]) if rows else 0.0  #: the last row's time
         self._rewrite(rows)

@@ -5,7 +5,7 @@ from ganzoo.data.base import Batch, GANDataModule
 from ganzoo.data.folder import ImageFolder
 from ganzoo.data.images import ImageData
 from ganzoo.data.named import CIFAR10, MNIST, Digits, FashionMNIST
-from ganzoo.data.toy import Ring
+from ganzoo.data.toy import Grid, Mixture, Ring, Spiral, SwissRoll, Toy, TwoMoons
 
 __all__ = [
     "CIFAR10",
@@ -15,7 +15,13 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "GANDataModule",
+    "Grid",
     "ImageData",
     "ImageFolder",
+    "Mixture",
     "Ring",
+    "Spiral",
+    "SwissRoll",
+    "Toy",
+    "TwoMoons",
 ]

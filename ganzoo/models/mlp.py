@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,11 @@ class MLPGAN(GAN):
         latent_dim: int = 2,
         hidden: int = 128,
         num_layers: int = 2,
+        discriminator_hidden: int | None = None,
+        discriminator_layers: int | None = None,
         pieces: int = 1,
         dropout: float = 0.0,
+        generator_norm: Literal["none", "batch"] = "none",
         generator_optimizer: Optimizer = default(Adam, lr=1e-3, betas=(0.5, 0.999)),
         discriminator_optimizer: Optimizer = default(Adam, lr=1e-3, betas=(0.5, 0.999)),
         **recipe: Any,
@@ -50,21 +53,26 @@ class MLPGAN(GAN):
             latent_dim: Components of the latent vector.
             hidden: Units of each hidden layer.
             num_layers: Hidden layers of each network.
+            discriminator_hidden: Units of each of the discriminator's hidden layers, where they differ.
+            discriminator_layers: Hidden layers of the discriminator, where they differ.
             pieces: Linear pieces of the discriminator's maxout units (5 in the paper); 1: leaky rectifiers.
             dropout: Share of the discriminator's hidden units that are dropped (0.5 in the paper).
+            generator_norm: Batch normalization in the generator's hidden layers, as in PacGAN (Lin 2018), or none.
             generator_optimizer: Optimizer of the generator.
             discriminator_optimizer: Optimizer of the discriminator.
             recipe: Every option of the training loop.
         """
-        if min(num_layers, hidden, pieces, latent_dim) < 1:
+        d_hidden = hidden if discriminator_hidden is None else discriminator_hidden
+        d_layers = num_layers if discriminator_layers is None else discriminator_layers
+        if min(num_layers, hidden, d_layers, d_hidden, pieces, latent_dim) < 1:
             raise UserError(
-                f"An MLP of {num_layers} layers, {hidden} units, {pieces} pieces and latent_dim {latent_dim} was asked "
-                "for; each is 1 or more."
+                f"An MLP of {num_layers} and {d_layers} layers, {hidden} and {d_hidden} units, {pieces} pieces and "
+                f"latent_dim {latent_dim} was asked for; each is 1 or more."
             )
         shape = tuple(shape)
         super().__init__(
-            MLPGenerator(shape, latent_dim, hidden, num_layers, num_classes),
-            MLPDiscriminator(shape, hidden, num_layers, num_classes, pieces, dropout),
+            MLPGenerator(shape, latent_dim, hidden, num_layers, num_classes, generator_norm),
+            MLPDiscriminator(shape, d_hidden, d_layers, num_classes, pieces, dropout),
             num_classes=num_classes,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
@@ -75,13 +83,15 @@ class MLPGAN(GAN):
 class MLPGenerator(Generator):
     """Latents (N, latent_dim) to samples (N, *shape)."""
 
-    def __init__(self, shape: tuple[int, ...], latent_dim: int, hidden: int, num_layers: int, num_classes: int) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], latent_dim: int, hidden: int, num_layers: int, num_classes: int, norm: str
+    ) -> None:
         super().__init__()
         self.latent_dim, self.num_classes, self.shape = latent_dim, num_classes, shape
         sizes = [latent_dim + num_classes] + [hidden] * num_layers
         layers: list[nn.Module] = []
         for a, b in pairwise(sizes):
-            layers += [nn.Linear(a, b), nn.ReLU()]
+            layers += [nn.Linear(a, b), *([nn.BatchNorm1d(b)] if norm == "batch" else []), nn.ReLU()]
         layers += [nn.Linear(hidden, math.prod(shape))]
         if len(shape) > 1:
             layers += [nn.Tanh()]

@@ -33,6 +33,22 @@ def test_number_of_parameters() -> None:
     assert sum(p.numel() for p in gan.discriminator.parameters()) == 5 * (2 * 10 + 10 + 10 * 10 + 10) + 10 + 1
 
 
+def test_networks_of_different_sizes() -> None:
+    """Those of PacGAN's grid (Lin 2018): 4 x 400 with batch normalization, 3 x 200 maxout units of 5 pieces."""
+    sizes = {"hidden": 400, "num_layers": 4, "discriminator_hidden": 200, "discriminator_layers": 3, "pieces": 5}
+    gan = MLPGAN((2,), latent_dim=2, generator_norm="batch", **sizes)
+    g, d = (sum(p.numel() for p in network.parameters()) for network in (gan.generator, gan.discriminator))
+    assert g == (2 * 400 + 400) + 3 * (400 * 400 + 400) + 4 * 2 * 400 + 400 * 2 + 2
+    assert d == 5 * ((2 * 200 + 200) + 2 * (200 * 200 + 200)) + 200 + 1
+    hidden = []
+    for layer in gan.generator.layers:
+        if isinstance(layer, torch.nn.BatchNorm1d):
+            layer.register_forward_hook(lambda layer, inputs, output: hidden.append(output))
+    gan.generator(torch.randn(64, 2))
+    assert len(hidden) == 4
+    assert all(x.mean(0).abs().max() < 1e-5 for x in hidden)
+
+
 def test_labels_select_columns_of_the_first_layer() -> None:
     gan = MLPGAN((2,), hidden=6, num_layers=1, num_classes=4)
     data = torch.randn(3, 2)
