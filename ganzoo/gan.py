@@ -102,6 +102,7 @@ class GAN(Configurable, Loop):
                 "discriminator", discriminator_optimizer, discriminator_lr, discriminator_clip
             ),
         }
+        self.loss.setup(self)
         for part in self.tricks:
             part.setup(self)
 

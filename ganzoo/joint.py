@@ -18,6 +18,15 @@ def mean(x: Tensor) -> Tensor:
     return _Mean.apply(x) if num_processes() > 1 else x
 
 
+def first(x: Tensor) -> Tensor:
+    """The first process's ``x``, without a gradient. All processes must call it with tensors of one shape."""
+    if num_processes() == 1:
+        return x.detach()
+    shared = x.detach().clone().contiguous()
+    dist.broadcast(shared, 0)
+    return shared
+
+
 def num_processes() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -32,7 +41,8 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _averaged(gradient)
+        mean: Tensor = _Mean.apply(gradient)  # may be differentiated again
+        return mean
 
 
 def _averaged(x: Tensor) -> Tensor:

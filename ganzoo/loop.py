@@ -91,7 +91,8 @@ class Loop(L.LightningModule):
         """The discriminator's turns, each on a fresh real batch, then the generator's."""
         play, clock = self.plan.current(self.clock), self.clock
         # Everything is fetched before anything moves: data that ends can only end between two cycles.
-        num_batches = max(play.d, int(play.g > 0 and self.loss.needs_real))
+        needs_real = self.loss.needs_real or any(part.needs_real for part in self.tricks)
+        num_batches = max(play.d, int(play.g > 0 and needs_real))
         batches = [[next(loader)[0] for _ in range(self.accumulate)] for _ in range(num_batches)]
         size = self._joint_size(batches)
         self._set_learning_rates(clock.kimg)
@@ -151,7 +152,9 @@ class Loop(L.LightningModule):
             turn.fake = self.generate(turn.latents, turn.fake_labels)
         if is_d and turn.track_fake:
             turn.fake = turn.fake.detach().requires_grad_()
-        if turn.real is not None and (is_d or self.loss.needs_real):
+        for part in parts:
+            part.generated(turn)
+        if turn.real is not None and (is_d or self.loss.needs_real or turn.judge_real):
             turn.real_logits = self.discriminate(turn.real, turn.real_labels, turn)
         turn.fake_logits = self.discriminate(turn.fake, turn.fake_labels, turn)
         with full_precision(self.device):
@@ -209,8 +212,7 @@ class Loop(L.LightningModule):
         for part in self.tricks:
             if turn.player in part.players:
                 data, labels = part.inputs(turn, data, labels)
-        logits: Tensor = (network or self.discriminator)(data, labels)
-        return logits
+        return turn.call(network or self.discriminator, data, labels)
 
     def _fake_labels(self, real_labels: Tensor | None, num: int) -> Tensor | None:
         """Fakes take the labels of the turn's real batch, so that both follow the data's distribution."""

@@ -6,17 +6,52 @@ elements as a float32 scalar. Logits in half precision are raised to float32 bef
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganzoo.config import Configurable
+from ganzoo import joint
+from ganzoo.config import Configurable, build, default
 from ganzoo.errors import UserError
+
+if TYPE_CHECKING:
+    from ganzoo.gan import GAN
 
 
 class AdversarialLoss(Configurable, nn.Module):
     """The game between generator and discriminator."""
 
     needs_real = False  #: whether the generator's loss looks at logits of real data too
+    #: Whether the generator minimizes what the discriminator maximizes. Its loss then leaves out the half of real data,
+    #: a constant for it, unless it is given their logits: where it looks ahead through updates, they depend on it.
+    zero_sum = False
+    num_discriminators = 1  #: how many discriminators it takes the logits of; where several, in the last dimension
+
+    def setup(self, gan: GAN) -> None:
+        """Once, when the model is complete: refuse a discriminator whose output does not fit.
+
+        Raises:
+            UserError: For one that ends in a squashing function, and for another number of discriminators.
+        """
+        name, last = type(self).__name__, list(gan.discriminator.modules())[-1]
+        if isinstance(last, nn.Sigmoid | nn.LogSigmoid | nn.Softmax | nn.LogSoftmax):
+            raise UserError(
+                f"The discriminator ends in {type(last).__name__}, but {name} takes logits and squashes them itself "
+                "where it must: remove that last layer."
+            )
+        given = 1 + sum(part.num_discriminators for part in gan.tricks)
+        if given < self.num_discriminators:
+            raise UserError(
+                f"The loss {name} takes the logits of {self.num_discriminators} discriminators, but the model has "
+                f"{given}: add the part DualDiscriminator."
+            )
+        if given > self.num_discriminators:
+            raise UserError(
+                f"The model has {given} discriminators, but the loss {name} takes the logits of "
+                f"{self.num_discriminators}: use the loss D2GAN, or leave DualDiscriminator out."
+            )
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """What the discriminator minimizes."""
@@ -55,10 +90,16 @@ class NonSaturating(_CrossEntropy):
 
 
 class Saturating(_CrossEntropy):
-    """Cross-entropy; the generator minimizes log(1 - D(G(z))), the minimax game (Goodfellow 2014, eq. 1)."""
+    """Cross-entropy; the generator minimizes log(1 - D(G(z))), the minimax game (Goodfellow 2014, eq. 1).
+
+    Smoothed labels are the discriminator's alone: the generator's loss has the targets 1 and 0.
+    """
+
+    zero_sum = True
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        return -cross_entropy(fake_logits, 0.0)
+        loss = -cross_entropy(fake_logits, 0.0)
+        return loss if real_logits is None else loss - cross_entropy(real_logits, 1.0)
 
 
 class Hinge(AdversarialLoss):
@@ -82,21 +123,131 @@ class Hinge(AdversarialLoss):
 class Wasserstein(AdversarialLoss):
     """The critic's difference of means (Arjovsky 2017); needs a Lipschitz bound such as a gradient penalty."""
 
+    zero_sum = True
+
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return fake_logits.float().mean() - real_logits.float().mean()
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        return -fake_logits.float().mean()
+        loss = -fake_logits.float().mean()
+        return loss if real_logits is None else loss + real_logits.float().mean()
 
 
 class LeastSquares(AdversarialLoss):
-    """Least squares with targets 0 and 1 (Mao 2017, eq. 9: a = 0, b = c = 1), each with its factor 1/2."""
+    """Least squares against targets (Mao 2017, eq. 2; its eq. 9 by default), each half with its factor 1/2."""
+
+    def __init__(
+        self, real_target: float = 1.0, fake_target: float = 0.0, *, generator_target: float | None = None
+    ) -> None:
+        """
+        Args:
+            real_target: The paper's b, the discriminator's target for real data.
+            fake_target: The paper's a, its target for fakes; -1, and 0 for the generator, give the Pearson divergence.
+            generator_target: The paper's c, the generator's target for fakes; none: that of real data.
+        """
+        super().__init__()
+        if not fake_target < real_target:
+            raise UserError(f"The targets were real {real_target} and fake {fake_target}; real must be above fake.")
+        self.real_target, self.fake_target = real_target, fake_target
+        self.generator_target = real_target if generator_target is None else generator_target
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return ((real_logits.float() - 1).square().mean() + fake_logits.float().square().mean()) / 2
+        real, fake = real_logits.float() - self.real_target, fake_logits.float() - self.fake_target
+        return (real.square().mean() + fake.square().mean()) / 2
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        return (fake_logits.float() - 1).square().mean() / 2
+        return (fake_logits.float() - self.generator_target).square().mean() / 2
+
+
+class Relativistic(AdversarialLoss):
+    """Each real sample is to look more real than one fake: RpGAN (Jolicoeur-Martineau 2018).
+
+    softplus(-(real - fake)) for the discriminator, softplus(real - fake) for the generator: log 2 at equal logits.
+    Real sample i of a batch is compared with fake i.
+    """
+
+    needs_real = True
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return F.softplus(_paired(fake_logits, real_logits)).mean()
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        assert real_logits is not None
+        return F.softplus(_paired(real_logits, fake_logits)).mean()
+
+
+class RelativisticAverage(AdversarialLoss):
+    """Each sample is to look more, or less, real than the others' mean: RaGAN (Jolicoeur-Martineau 2018).
+
+    A loss is applied to logits minus the mean logit of the other side; the generator's is the same with the sides
+    exchanged. It is the sum of both halves, as in the paper: 2 log 2 at equal logits, twice what
+    implementations give that take the halves' mean (``adversarial_weight`` 0.5 for that). Means are over the batch of
+    all ranks, for each output of the discriminator; with gradient accumulation they are of one micro-batch.
+    """
+
+    needs_real = True
+
+    def __init__(self, loss: AdversarialLoss = default(NonSaturating)) -> None:
+        """
+        Args:
+            loss: What is applied: NonSaturating gives RaGAN, Hinge RaHingeGAN, LeastSquares with targets 1 and -1
+                RaLSGAN; label smoothing is its option.
+        """
+        super().__init__()
+        self.loss = build(loss)
+        if not isinstance(self.loss, _CrossEntropy | Hinge | LeastSquares):
+            raise UserError(
+                f"RelativisticAverage was given the loss {type(self.loss).__name__}, but it compares by NonSaturating, "
+                "Hinge or LeastSquares."
+            )
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return self._compare(real_logits, fake_logits)
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        assert real_logits is not None
+        return self._compare(fake_logits, real_logits)
+
+    def _compare(self, high: Tensor, low: Tensor) -> Tensor:
+        high, low = high.float(), low.float()
+        result: Tensor = self.loss.discriminator(high - joint.mean(low.mean(0)), low - joint.mean(high.mean(0)))
+        return result
+
+
+class D2GAN(AdversarialLoss):
+    """Two discriminators, one that rewards real data and one that rewards fakes (Nguyen 2017, eq. 1).
+
+    Both maximize J = alpha E log D1(x) - E D1(G(z)) - E D2(x) + beta E log D2(G(z)), which the generator minimizes;
+    D = softplus(logit) > 0. At the optimum D1 = alpha p_data/p_g and D2 = beta p_g/p_data, so that alpha weighs
+    KL(p_data || p_g), which punishes lost modes, and beta the reverse KL, which punishes bad samples. Logits are of
+    shape (N, ..., 2), as the part DualDiscriminator makes them.
+    """
+
+    zero_sum = True
+    num_discriminators = 2
+
+    def __init__(self, alpha: float = 1.0, beta: float = 1.0) -> None:
+        """
+        Args:
+            alpha: Weight of log D1 at real data, in (0, 1] in the paper.
+            beta: Weight of log D2 at fakes, in (0, 1] in the paper.
+        """
+        super().__init__()
+        if not (alpha > 0 and beta > 0):
+            raise UserError(f"D2GAN was given alpha {alpha} and beta {beta}; both must be above 0.")
+        self.alpha, self.beta = alpha, beta
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return self._real(real_logits) - self.generator(fake_logits)
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        first, second = _columns(fake_logits)
+        loss = self.beta * log_softplus(second).mean() - F.softplus(first).mean()
+        return loss if real_logits is None else loss - self._real(real_logits)
+
+    def _real(self, logits: Tensor) -> Tensor:
+        first, second = _columns(logits)
+        return F.softplus(second).mean() - self.alpha * log_softplus(first).mean()
 
 
 def cross_entropy(logits: Tensor, target: float) -> Tensor:
@@ -104,3 +255,27 @@ def cross_entropy(logits: Tensor, target: float) -> Tensor:
     logits = logits.float()
     loss = F.softplus(-logits).mean() * target if target else 0.0
     return loss + F.softplus(logits).mean() * (1 - target) if target < 1 else loss  # type: ignore[return-value]  # a tensor
+
+
+def log_softplus(logits: Tensor) -> Tensor:
+    """log(softplus(x)), elementwise; below -15 it is x to float32, where softplus(x) itself underflows in the end."""
+    return torch.where(logits < -15, logits, F.softplus(logits.clamp(min=-15)).log())
+
+
+def _paired(a: Tensor, b: Tensor) -> Tensor:
+    if a.shape != b.shape:
+        raise UserError(
+            f"Relativistic compares each real sample with one fake, but was given logits of shapes {tuple(a.shape)} "
+            f"and {tuple(b.shape)}: use RelativisticAverage."
+        )
+    return a.float() - b.float()
+
+
+def _columns(logits: Tensor) -> tuple[Tensor, Tensor]:
+    if logits.dim() < 2 or logits.shape[-1] != 2:
+        raise UserError(
+            f"D2GAN takes logits of two discriminators, (N, ..., 2), but was given {tuple(logits.shape)}: add the part "
+            "DualDiscriminator."
+        )
+    first, second = logits.float().unbind(-1)
+    return first, second

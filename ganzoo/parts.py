@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ganzoo.config import Configurable, build
 from ganzoo.errors import UserError
@@ -44,6 +45,9 @@ class Turn:
     full_precision: bool = True  #: whether this turn's own passes are in float32, so that a penalty may use them
     track_real: bool = False  #: set in ``before_turn`` to have ``real`` require a gradient
     track_fake: bool = False  #: the same for ``fake`` in a discriminator turn, where it has no graph
+    judge_real: bool = False  #: set in ``before_turn`` to have a generator turn's loss see logits of real data, too
+    #: Tensors that stand for parameters in this turn's passes through the discriminator, the loop's own included.
+    stand_ins: dict[nn.Parameter, Tensor] = field(default_factory=dict)
     logs: dict[str, Tensor] = field(default_factory=dict)  #: scalars to log under their name, detached
 
     def discriminate(self, data: Tensor, labels: Tensor | None = None, network: nn.Module | None = None) -> Tensor:
@@ -53,6 +57,15 @@ class Turn:
     def generate(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Output of the generator in float32, outside of autocast."""
         return self._eager(lambda: self.gan.generate(latents.float(), labels))
+
+    def call(self, network: nn.Module, data: Tensor, labels: Tensor | None) -> Tensor:
+        """Output of a network with this turn's ``stand_ins`` in the place of its parameters."""
+        if not self.stand_ins:
+            output: Tensor = network(data, labels)
+            return output
+        replaced = {name: self.stand_ins[p] for name, p in network.named_parameters() if p in self.stand_ins}
+        output = functional_call(network, replaced, (data, labels))
+        return output
 
     def _eager(self, function: Callable[[], Tensor]) -> Tensor:
         with full_precision(self.gan.device):
@@ -76,6 +89,8 @@ class Part(Configurable, nn.Module):
 
     players: tuple[PlayerName, ...] = ("discriminator", "generator")
     owner: PlayerName = "discriminator"
+    needs_real = False  #: whether its hooks look at real data in turns of the generator, so that each has some
+    num_discriminators = 0  #: how many discriminators it puts beside the model's; ``logits`` stacks theirs behind
 
     def rebuild(self, gan: GAN) -> None:
         """Once, before optimizers and the average are made: change layers of the networks, or replace a network.
@@ -88,6 +103,9 @@ class Part(Configurable, nn.Module):
 
     def before_turn(self, turn: Turn) -> None:
         """Before the first forward pass of the turn."""
+
+    def generated(self, turn: Turn) -> None:
+        """When the fakes of a micro-batch are there, before the discriminator sees anything."""
 
     def inputs(self, turn: Turn, data: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Change what the discriminator sees, real or fake, in order of the parts."""

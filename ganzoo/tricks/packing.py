@@ -1,0 +1,91 @@
+"""The discriminator judges several samples at once."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ganzoo.errors import UserError
+from ganzoo.layers import surgery
+from ganzoo.parts import Part, Turn
+
+if TYPE_CHECKING:
+    from ganzoo.gan import GAN
+
+
+class Packing(Part):
+    """The discriminator sees packs of samples, joined along the channels, so that it notices missing modes (PacGAN).
+
+    Lin, Khetan, Fanti and Oh 2018, sec. 3. Points (N, d) become (N/m, m d), images (N, C, H, W) become
+    (N/m, m C, H, W): sample i is in pack i // m, so that packs are disjoint. The first layer takes m times the
+    channels; its further weights are drawn from the same law, and all of them are divided by sqrt(m), which keeps the
+    variance of its output. Packs are made of each rank's micro-batch.
+
+    A penalty on the gradient at single samples sees each sample's own part of its pack's gradient. So R1's mean over
+    samples of \\|grad\\|^2 is 1/m of the mean over packs (take m times the gamma for a penalty per pack), and WGAN-GP
+    asks for the norm 1 at each sample, with a share of its own: sqrt(m) over the pack.
+    """
+
+    def __init__(self, degree: int = 2) -> None:
+        """
+        Args:
+            degree: The paper's m, the samples in a pack; the micro-batch of each rank must be a multiple of it.
+        """
+        super().__init__()
+        if degree < 1:
+            raise UserError(f"A packing degree of {degree} was asked for; a pack holds 1 or more samples.")
+        self.degree = degree
+
+    def rebuild(self, gan: GAN) -> None:
+        if gan.num_classes:
+            raise UserError(
+                f"Packing joins samples of several classes, and this model is conditional on {gan.num_classes}: set "
+                "model.num_classes to 0, or leave Packing out."
+            )
+        name = surgery.first_layer(gan.discriminator)
+        layer = gan.discriminator.get_submodule(name)
+        surgery.plain(layer, "Packing")
+        surgery.replace(gan.discriminator, name, widened(layer, self.degree))
+
+    def setup(self, gan: GAN) -> None:
+        later = gan.tricks[gan.tricks.index(self) + 1 :]
+        for part in later:
+            if type(part).inputs is not Part.inputs:
+                raise UserError(
+                    f"{type(part).__name__} changes single samples, but comes after Packing and would be given packs: "
+                    "name Packing after it."
+                )
+
+    def inputs(self, turn: Turn, data: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        num, rest = divmod(len(data), self.degree)
+        if rest:
+            raise UserError(
+                f"Packing of degree {self.degree} was given a micro-batch of {len(data)} samples per rank, which is no "
+                f"multiple: choose a batch_size that leaves each rank and micro-batch a multiple of {self.degree}."
+            )
+        return data.reshape(num, self.degree * data.shape[1], *data.shape[2:]), labels
+
+
+def widened(layer: nn.Module, factor: int) -> nn.Module:
+    """A linear or convolutional layer for ``factor`` times the input channels, with the same variance of its output.
+
+    Raises:
+        UserError: For another kind of layer, and for grouped convolutions.
+    """
+    plain = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    if not plain or getattr(layer, "groups", 1) > 1:
+        raise UserError(
+            f"Packing widens the discriminator's first layer, but {type(layer).__name__} is no linear layer and no "
+            "convolution without groups: leave Packing out."
+        )
+    wide = copy.deepcopy(layer)
+    attribute = "in_features" if isinstance(wide, nn.Linear) else "in_channels"
+    setattr(wide, attribute, getattr(wide, attribute) * factor)
+    weight = wide.get_parameter("weight")
+    blocks = [weight.detach(), *(surgery.redrawn(weight) for _ in range(factor - 1))]
+    wide.weight = nn.Parameter(torch.cat(blocks, dim=1) / math.sqrt(factor), requires_grad=weight.requires_grad)
+    return wide
