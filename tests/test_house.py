@@ -25,7 +25,7 @@ from ganzoo.parts import Turn
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "ganzoo").rglob("*.py"))
-BASE = {"errors", "config", "streams", "files", "joint", "precision"}
+BASE = {"errors", "config", "streams", "files", "joint", "precision", "replay"}
 PARTS = {"schedules", "losses", "latents", "optim", "ema", "plan", "parts", "players", "layers"}
 
 #: What each part of the house may import from the others when it is loaded. For types alone, anything but cli.
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "streams": {"errors"},
     "joint": set(),
     "precision": set(),
+    "replay": {"streams"},
     "files": {"errors"},
     "images": {"errors", "files"},
     "schedules": BASE,
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "tricks": BASE | {"parts", "schedules", "layers", "losses"},
     "laboratory": BASE | PARTS | {"images", "data", "callbacks", "metrics", "loop"},
     "players": BASE | {"parts", "optim", "schedules"},
-    "penalties": BASE | {"parts", "schedules", "layers", "augment"},
+    "penalties": BASE | {"parts", "schedules", "layers", "augment", "losses"},
     "sampling": BASE,
     "internals": set(),
     "loop": BASE | PARTS | {"internals", "meter"},
