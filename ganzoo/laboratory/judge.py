@@ -1,0 +1,91 @@
+"""What a discriminator says of points: its landscape, its gradient field, and what the optimal one would say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ganzoo.loop import Loop
+from ganzoo.losses import AdversarialLoss, LeastSquares, NonSaturating, Saturating
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a discriminator says of points, on the CPU."""
+
+    values: Tensor  #: (N,): D(x) in [0, 1] where the loss makes it a probability, else the critic's value
+    directions: Tensor  #: (N, d), gradient of the logits: whither the generator's loss pushes fakes
+    is_probability: bool
+
+
+def judge(gan: Loop, points: Tensor) -> Judgement | None:
+    """What the discriminator says of points (N, d); it is left as it was.
+
+    None where it cannot judge one point alone: it needs labels, sees several samples at once (packing), or compares
+    the samples of a batch (minibatch statistics).
+    """
+    if gan.num_classes:
+        return None
+    points = points.detach().to(gan.device).requires_grad_()
+    with _at_rest(gan.discriminator), torch.enable_grad(), torch.autocast(gan.device.type, enabled=False):
+        logits = _logits(gan.discriminator, points)
+        if logits is None or not _is_pointwise(gan.discriminator, points, logits):
+            return None
+        (directions,) = torch.autograd.grad(logits.sum(), points)
+    values, is_probability = _values(gan.loss, logits.detach().cpu())
+    return Judgement(values, directions.cpu(), is_probability)
+
+
+def optimum(loss: AdversarialLoss, p_data: Tensor, p_g: Tensor) -> Tensor | None:
+    """What the optimal discriminator says where the densities of data and generator are these; None if it has no form.
+
+    D* = p_data / (p_data + p_g) (Goodfellow 2014, proposition 1; for least squares Mao 2017, eq. 5), and with smoothed
+    targets a and b D* = (a p_data + b p_g) / (p_data + p_g) (Salimans 2016, sec. 3.4). NaN where neither has a density.
+    """
+    total = p_data + p_g
+    total = total.where(total > 0, torch.nan)
+    if isinstance(loss, NonSaturating | Saturating):
+        return (loss.real_target * p_data + loss.fake_target * p_g) / total
+    return p_data / total if isinstance(loss, LeastSquares) else None
+
+
+def _values(loss: AdversarialLoss, logits: Tensor) -> tuple[Tensor, bool]:
+    """Values to show. Other losses than these do not fix the level of a critic, so its middle is 0."""
+    if isinstance(loss, NonSaturating | Saturating):
+        return logits.sigmoid(), True
+    if isinstance(loss, LeastSquares):
+        return logits, True
+    return logits - logits.median(), False
+
+
+def _logits(network: nn.Module, points: Tensor) -> Tensor | None:
+    """One logit per point, or None."""
+    try:
+        logits: Tensor = network(points, None)
+    except RuntimeError:  # made for data of another shape
+        return None
+    return logits.float().flatten(1).mean(1) if logits.dim() > 1 else logits.float()
+
+
+def _is_pointwise(network: nn.Module, points: Tensor, logits: Tensor) -> bool:
+    """Whether each logit belongs to one point, whatever the others are."""
+    if len(logits) != len(points):
+        return False
+    alone = _logits(network, points[: len(points) // 2 + 1])
+    return alone is not None and torch.allclose(alone, logits[: len(alone)], rtol=1e-3, atol=1e-3)
+
+
+@contextmanager
+def _at_rest(network: nn.Module) -> Iterator[None]:
+    """A block in evaluation mode."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
