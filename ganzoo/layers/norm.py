@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
+import torch
+from torch import Tensor, nn
+
+from ganzoo.layers.spectral import is_spectral, spectral_norm
+from ganzoo.layers.surgery import WEIGHTED
 
 NormName = Literal["batch", "none", "instance", "layer", "spectral"]
 
@@ -27,5 +30,28 @@ def activation_norm(name: NormName, channels: int) -> nn.Module:
 def normalize_weights(name: NormName, network: nn.Module) -> None:
     """For ``spectral``: spectral normalization (Miyato 2018) of every weight in the network, as it is by now."""
     if name == "spectral":
-        for layer in [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Embedding)]:
+        normalize_all(network)
+
+
+def normalize_all(network: nn.Module) -> None:
+    """Spectral normalization of all linear, convolutional and embedding layers that have none yet."""
+    for layer in [m for m in network.modules() if isinstance(m, (*WEIGHTED, nn.Embedding))]:
+        if not is_spectral(layer):
             spectral_norm(layer)
+
+
+class PixelNormLayer(nn.Module):
+    """Each feature vector divided by its root mean square over the channels (Karras 2018, sec. 4.2)."""
+
+    def __init__(self, eps: float = 1e-8) -> None:
+        """
+        Args:
+            eps: Added to the mean square.
+        """
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, ...); returns the same shape, with mean square 1 over the channels at each position."""
+        h = x.float()
+        return (h * torch.rsqrt(h.square().mean(dim=1, keepdim=True) + self.eps)).to(x.dtype)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ganzoo.errors import UserError
+from ganzoo.layers.spectral import TRANSPOSED, is_spectral, rules, spectral_norm
 
-WEIGHTED = (
-    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
-)  # fmt: skip
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 
 
 def weighted_layers(network: nn.Module) -> dict[str, nn.Module]:
@@ -22,12 +23,12 @@ def weighted_layers(network: nn.Module) -> dict[str, nn.Module]:
 
 def first_layer(network: nn.Module) -> str:
     """Dotted name of the layer that sees the data: ``network.stem`` if there is one, else the first weighted layer."""
-    return _named(network, "stem") or next(iter(_some(network)))
+    return (_inside(network, "stem") or list(_some(network)))[0]
 
 
 def last_layer(network: nn.Module) -> str:
     """Dotted name of the layer that gives logits: ``network.head`` if there is one, else the last weighted layer."""
-    return _named(network, "head") or list(_some(network))[-1]
+    return (_inside(network, "head") or list(_some(network)))[-1]
 
 
 def replace(network: nn.Module, name: str, module: nn.Module) -> None:
@@ -65,8 +66,38 @@ def plain(layer: nn.Module, what: str) -> None:
         )
 
 
-def _named(network: nn.Module, attribute: str) -> str | None:
-    return attribute if isinstance(getattr(network, attribute, None), WEIGHTED) else None
+def widened(layer: nn.Module, extra: int, what: str) -> nn.Module:
+    """A copy of a layer that takes ``extra`` more input channels, behind the ones that it had.
+
+    Weights that were there are kept; the new ones are drawn from the elements of the existing ones, hence from the law
+    of their initialization. A spectrally normalized layer is normalized again.
+
+    Raises:
+        UserError: Where that cannot be done; ``what`` is the part that wanted it.
+    """
+    spectral = is_spectral(layer) and len(rules(layer)) == 1
+    wide: Any = copy.deepcopy(layer)
+    if spectral:
+        parametrize.remove_parametrizations(wide, "weight", leave_parametrized=False)
+    plain(wide, what)
+    if getattr(wide, "groups", 1) > 1:
+        raise UserError(f"{what} cannot add channels to a convolution of {wide.groups} groups: choose another network.")
+    inputs = 0 if isinstance(wide, TRANSPOSED) else 1
+    old = wide.weight.detach()
+    shape = [extra if dim == inputs else size for dim, size in enumerate(old.shape)]
+    drawn = old.flatten()[torch.randint(old.numel(), (math.prod(shape),))].view(shape)
+    wide.weight = nn.Parameter(torch.cat([old, drawn], dim=inputs), requires_grad=wide.weight.requires_grad)
+    size = "in_features" if isinstance(wide, nn.Linear) else "in_channels"
+    setattr(wide, size, getattr(wide, size) + extra)
+    return spectral_norm(wide) if spectral else wide
+
+
+def _inside(network: nn.Module, attribute: str) -> list[str]:
+    """Names of the weighted layers that are ``network.attribute`` or in it."""
+    there = getattr(network, attribute, None)
+    if not isinstance(there, nn.Module):
+        return []
+    return [f"{attribute}.{name}".rstrip(".") for name in weighted_layers(there)]
 
 
 def _some(network: nn.Module) -> dict[str, nn.Module]:

@@ -69,8 +69,8 @@ def test_normalization_of_the_discriminator() -> None:
     assert "BatchNorm2d" in kinds["batch"]
     assert "InstanceNorm2d" in kinds["instance"]
     assert "GroupNorm" in kinds["layer"]
-    assert "_SpectralNorm" in kinds["spectral"]
-    assert not {"BatchNorm2d", "InstanceNorm2d", "GroupNorm", "_SpectralNorm"} & kinds["none"]
+    assert "SpectralNormalization" in kinds["spectral"]
+    assert not {"BatchNorm2d", "InstanceNorm2d", "GroupNorm", "SpectralNormalization"} & kinds["none"]
 
 
 def test_spectral_norm_holds_after_training() -> None:
