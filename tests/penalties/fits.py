@@ -48,7 +48,7 @@ def survives(kind: str, make, where: str = "penalties") -> None:
     again.load_state_dict(with_it.state_dict())
     again.clock.load(with_it.clock.state())
     for gan in (with_it, again):  # the optimizers begin anew in both
-        run(gan, kind, 5)
+        run(gan, kind, 2)
     assert with_it.clock.g_turns == again.clock.g_turns == 5
     assert max_difference(with_it.state_dict(), again.state_dict()) == 0.0
 
