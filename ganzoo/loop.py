@@ -22,9 +22,11 @@ from ganzoo.errors import TrainingError, UserError
 from ganzoo.latents import Latents
 from ganzoo.losses import AdversarialLoss
 from ganzoo.meter import Meter
-from ganzoo.parts import Part, PlayerName, Turn, full_precision
+from ganzoo.parts import Part, PlayerName, Turn
 from ganzoo.plan import Clock, Plan
 from ganzoo.players import Player
+from ganzoo.precision import full_precision
+from ganzoo.replay import Snapshot
 from ganzoo.schedules import Schedule, value_at
 
 
@@ -155,7 +157,9 @@ class Loop(L.LightningModule):
         for part in parts:
             part.generated(turn)
         if turn.real is not None and (is_d or self.loss.needs_real or turn.judge_real):
+            turn.before_real = Snapshot(self.discriminator) if turn.record else None
             turn.real_logits = self.discriminate(turn.real, turn.real_labels, turn)
+        turn.before_fake = Snapshot(self.discriminator) if turn.record else None
         turn.fake_logits = self.discriminate(turn.fake, turn.fake_labels, turn)
         with full_precision(self.device):
             real_logits, fake_logits = turn.real_logits, turn.fake_logits

@@ -7,17 +7,18 @@ auxiliary heads all use the hooks below.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ganzoo.config import Configurable, build
 from ganzoo.errors import UserError
+from ganzoo.precision import full_precision
+from ganzoo.replay import Snapshot
 from ganzoo.schedules import Schedule, value_at
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Turn:
     full_precision: bool = True  #: whether this turn's own passes are in float32, so that a penalty may use them
     track_real: bool = False  #: set in ``before_turn`` to have ``real`` require a gradient
     track_fake: bool = False  #: the same for ``fake`` in a discriminator turn, where it has no graph
+    record: bool = False  #: set in ``before_turn`` to have snapshots before the discriminator's passes
+    before_real: Snapshot | None = None  #: to make the pass that gave ``real_logits`` again, if ``record`` is set
+    before_fake: Snapshot | None = None  #: the same for ``fake_logits``
     judge_real: bool = False  #: set in ``before_turn`` to have a generator turn's loss see logits of real data, too
     #: Tensors that stand for parameters in this turn's passes through the discriminator, the loop's own included.
     stand_ins: dict[nn.Parameter, Tensor] = field(default_factory=dict)
@@ -70,12 +74,6 @@ class Turn:
     def _eager(self, function: Callable[[], Tensor]) -> Tensor:
         with full_precision(self.gan.device):
             return function()
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """A block outside of autocast. Entering torch's own costs 10 us, so it is left out where autocast is off."""
-    on = torch.is_autocast_enabled(device.type)
-    return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 
 class Part(Configurable, nn.Module):
@@ -162,4 +160,5 @@ class Penalty(Part):
 
     @property
     def log_name(self) -> str:
-        return type(self).__name__.lower()
+        """The class's name in snake case; the value is logged as ``penalty/`` and this."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()

@@ -89,6 +89,56 @@ def stream(*parts: int | str, start: int, num: int, total: int, device: torch.de
         _current = outer
 
 
+@contextmanager
+def thinned(step: int, purpose: str) -> Iterator[None]:
+    """Draws inside the block are for every ``step``-th sample of the joint batch, the first one included.
+
+    ``step`` divides this process's number of samples. Each block of a turn with the same ``purpose`` draws the same.
+    """
+    if _current is None:
+        yield
+        return
+    start, num, total = (n // step for n in (_current.start, _current.num, _current.total))
+    with stream(*_current.parts, purpose, start=start, num=num, total=total, device=_current.device):
+        yield
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where keyed and global random numbers stood at one moment."""
+
+    keyed: dict[str, torch.Generator]
+    foreign: list[tuple[torch.Generator, Tensor]]
+
+
+def mark() -> Mark:
+    """Where this turn's random numbers stand now."""
+    foreign = [torch.default_generator]
+    if _current is not None and _current.device.type == "cuda":
+        foreign.append(torch.cuda.default_generators[_current.device.index or 0])
+    return Mark(
+        {purpose: g.clone_state() for purpose, g in (_current.generators if _current else {}).items()},
+        [(g, g.get_state()) for g in foreign],
+    )
+
+
+@contextmanager
+def replay(since: Mark) -> Iterator[None]:
+    """Draws inside the block are those that followed the mark; behind it everything goes on as before."""
+    now, stream_, outer = mark(), _current, _current.generators if _current else {}
+    try:
+        if stream_ is not None:
+            stream_.generators = {purpose: g.clone_state() for purpose, g in since.keyed.items()}
+        for g, state in since.foreign:
+            g.set_state(state)
+        yield
+    finally:
+        if stream_ is not None:
+            stream_.generators = outer
+        for g, state in now.foreign:
+            g.set_state(state)
+
+
 def randn(num: int, *shape: int, purpose: str, device: torch.device | None = None) -> Tensor:
     """Standard normal numbers, shape (num, *shape), float32: this process's rows of the joint draw."""
     if _current is None:

@@ -2,11 +2,13 @@
 
 from ganzoo.penalties.consistency import BalancedConsistency, Consistency, LatentConsistency
 from ganzoo.penalties.features import FeatureMatching
-from ganzoo.penalties.gradient import R1, R2, WassersteinGradientPenalty
+from ganzoo.penalties.gradient import DRAGAN, R1, R2, WassersteinGradientPenalty, ZeroCenteredGradientPenalty
 from ganzoo.penalties.lecam import LeCam
+from ganzoo.penalties.path_length import PathLength
 from ganzoo.penalties.weights import HistoricalAveraging, OrthogonalRegularization, WeightClipping
 
 __all__ = [
+    "DRAGAN",
     "R1",
     "R2",
     "BalancedConsistency",
@@ -16,6 +18,8 @@ __all__ = [
     "LatentConsistency",
     "LeCam",
     "OrthogonalRegularization",
+    "PathLength",
     "WassersteinGradientPenalty",
     "WeightClipping",
+    "ZeroCenteredGradientPenalty",
 ]
