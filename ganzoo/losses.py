@@ -259,7 +259,8 @@ def cross_entropy(logits: Tensor, target: float) -> Tensor:
 
 def log_softplus(logits: Tensor) -> Tensor:
     """log(softplus(x)), elementwise; below -15 it is x to float32, where softplus(x) itself underflows in the end."""
-    return torch.where(logits < -15, logits, F.softplus(logits.clamp(min=-15)).log())
+    far = logits < -15
+    return torch.where(far, logits, F.softplus(logits.masked_fill(far, 0.0)).log())
 
 
 def _paired(a: Tensor, b: Tensor) -> Tensor:
