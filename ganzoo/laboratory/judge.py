@@ -41,24 +41,24 @@ def judge(gan: Loop, points: Tensor) -> Judgement | None:
 
 
 def optimum(loss: AdversarialLoss, p_data: Tensor, p_g: Tensor) -> Tensor | None:
-    """What the optimal discriminator says where the densities of data and generator are these; None if it has no form.
+    """The values of the optimal discriminator where the densities of data and generator are these; None: no such form.
 
     D* = p_data / (p_data + p_g) (Goodfellow 2014, proposition 1; for least squares Mao 2017, eq. 5), and with smoothed
     targets a and b D* = (a p_data + b p_g) / (p_data + p_g) (Salimans 2016, sec. 3.4). NaN where neither has a density.
     """
     total = p_data + p_g
-    total = total.where(total > 0, torch.nan)
+    share = p_data / total.where(total > 0, torch.nan)
     if isinstance(loss, NonSaturating | Saturating):
-        return (loss.real_target * p_data + loss.fake_target * p_g) / total
-    return p_data / total if isinstance(loss, LeastSquares) else None
+        return loss.fake_target + (loss.real_target - loss.fake_target) * share
+    return share if isinstance(loss, LeastSquares) else None
 
 
 def _values(loss: AdversarialLoss, logits: Tensor) -> tuple[Tensor, bool]:
-    """Values to show. Other losses than these do not fix the level of a critic, so its middle is 0."""
+    """Values to show. Losses without targets do not fix the level of a critic, so its middle is 0."""
     if isinstance(loss, NonSaturating | Saturating):
         return logits.sigmoid(), True
-    if isinstance(loss, LeastSquares):
-        return logits, True
+    if isinstance(loss, LeastSquares):  # whatever its targets are, they become 0 and 1
+        return (logits - loss.fake_target) / (loss.real_target - loss.fake_target), True
     return logits - logits.median(), False
 
 

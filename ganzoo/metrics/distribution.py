@@ -57,7 +57,8 @@ def reverse_kl(
     if not len(modes):
         return math.log(num)
     generated = torch.bincount(modes.cpu(), minlength=num).double() / len(modes)
-    real = torch.full((num,), 1 / num).double() if weights is None else weights.cpu().double() / weights.sum().item()
+    real = torch.ones(num).double() if weights is None else weights.cpu().double()
+    real = real / real.sum()
     return float((torch.xlogy(generated, generated) - torch.xlogy(generated, real)).sum())
 
 
