@@ -1,0 +1,182 @@
+"""PacGAN's two multilayer perceptrons, for several seeds at once.
+
+The seeds are stacked in the first dimension of everything: a layer of all seeds is one batched matrix product, and one
+tensor (S, numbers) holds all parameters of a network, so that Adam is one kernel. Samples are the last dimension
+(features are rows), so that maxima over pieces and statistics over the batch run along contiguous memory. No operation
+crosses seeds: the gradient of a sum over seeds is each seed's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from benchmarks.scores.protocol import Protocol
+from ganzoo import streams
+
+EPS = 1e-4  #: of the generator's batch normalization, as in Blocks, which PacGAN's code uses
+RETAIN = 0.95  #: share of the running statistics that stays in each cycle
+
+
+class Layout:
+    """Named shapes in one vector per seed."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.shapes = shapes
+        self.sizes = [math.prod(shape) for shape in shapes.values()]
+
+    def init(self, network: str, seeds: Sequence[int], std: float) -> Tensor:
+        """Weights normal, keyed by the seed; gains one; biases zero: (S, numbers)."""
+        return torch.stack([self._init(network, seed, std) for seed in seeds])
+
+    def _init(self, network: str, seed: int, std: float) -> Tensor:
+        generator = streams.generator("toy", seed, network)
+        parts = []
+        for name, size in zip(self.shapes, self.sizes, strict=True):
+            if name.startswith("w"):
+                parts.append(std * torch.randn(size, generator=generator))
+            else:
+                parts.append(torch.full((size,), float(name.startswith("g"))))
+        return torch.cat(parts)
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """The tensors of all seeds, (S, *shape) each."""
+        parts = torch.split_with_sizes(flat, self.sizes, dim=1)
+        return [part.view(-1, *shape) for part, shape in zip(parts, self.shapes.values(), strict=True)]
+
+
+class StackedGenerator:
+    """Latents (S, Z, P * B) to points (S, 2, P * B): P batches, each normalized by its own statistics."""
+
+    def __init__(
+        self, protocol: Protocol, seeds: Sequence[int], *, packing: int = 1, device: torch.device | str = "cpu"
+    ) -> None:
+        width, shapes, inputs = protocol.generator_width, dict[str, tuple[int, ...]](), protocol.latent_dim
+        for i in range(protocol.generator_layers):
+            shapes |= {f"w{i}": (width, inputs), f"g{i}": (width,), f"b{i}": (width,)}
+            inputs = width
+        self.layout = Layout(shapes | {"w": (2, width), "b": (2, 1)})
+        start = self.layout.init("generator", seeds, protocol.init_std)
+        self.parameters = nn.Parameter(start.to(device))
+        self.packing = packing
+        channels = (protocol.generator_layers, len(seeds) * width * packing)
+        self.mean, self.var = torch.zeros(channels, device=device), torch.ones(channels, device=device)
+
+    def __call__(self, latents: Tensor, *, record: bool = True) -> Tensor:
+        """Points by the statistics of each batch, which move the running ones if ``record``."""
+        *hidden, weight, bias = self.layout.split(self.parameters)
+        x = latents
+        for i in range(len(self.mean)):
+            linear, gain, shift = hidden[3 * i : 3 * i + 3]
+            x = torch.bmm(linear, x)
+            shape = x.shape
+            x = F.batch_norm(
+                x.view(1, self.mean.shape[1], -1),  # a channel is one unit of one seed on one batch of the pack
+                self.mean[i] if record else None,
+                self.var[i] if record else None,
+                self._per_batch(gain),
+                self._per_batch(shift),
+                training=True,
+                momentum=1 - RETAIN,
+                eps=EPS,
+            )
+            x = x.relu_().view(shape)
+        return torch.baddbmm(bias, weight, x)
+
+    def _per_batch(self, values: Tensor) -> Tensor:
+        if self.packing == 1:
+            return values.reshape(-1)
+        return values.unsqueeze(2).expand(-1, -1, self.packing).reshape(-1)
+
+    @torch.no_grad()
+    def sample(self, latents: Tensor) -> Tensor:
+        """Points (S, 2, N) for latents (S, Z, N), by the running statistics."""
+        *hidden, weight, bias = self.layout.split(self.parameters)
+        x, num = latents, len(latents)
+        for i in range(len(self.mean)):
+            linear, gain, shift = (h.unsqueeze(2) if h.dim() == 2 else h for h in hidden[3 * i : 3 * i + 3])
+            mean, var = (s[i].view(num, -1, self.packing).mean(2, keepdim=True) for s in (self.mean, self.var))
+            x = torch.bmm(linear, x).sub_(mean).mul_(gain * (var + EPS).rsqrt()).add_(shift).relu_()
+        return torch.baddbmm(bias, weight, x)
+
+
+class StackedDiscriminator:
+    """Packs (S, 2 P, N) to logits (S, N)."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        seeds: Sequence[int],
+        *,
+        packing: int = 1,
+        group: int = 0,
+        copies: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """
+        Args:
+            protocol: Sizes.
+            seeds: Of the stack.
+            packing: Points that are judged together.
+            group: Samples per group of the minibatch standard deviation before the last layer; 0: none.
+            copies: Discriminators per seed; copy c of seed s is at c * S + s of the stack.
+            device: Where the parameters are; they are drawn on the CPU.
+        """
+        width, pieces = protocol.discriminator_width, protocol.pieces
+        shapes, inputs = dict[str, tuple[int, ...]](), 2 * packing
+        for i in range(protocol.discriminator_layers):
+            shapes |= {f"w{i}": (pieces * width, inputs), f"b{i}": (pieces * width, 1)}
+            inputs = width
+        self.layout = Layout(shapes | {"w": (1, width + (group > 0)), "b": (1, 1)})
+        names = [f"discriminator {copy}" for copy in range(copies)]
+        start = torch.cat([self.layout.init(name, seeds, protocol.init_std) for name in names])
+        self.parameters = nn.Parameter(start.to(device))
+        self.width, self.pieces, self.group = width, pieces, group
+
+    def __call__(self, packs: Tensor, parameters: Tensor | None = None) -> Tensor:
+        """Logits by the own parameters, or by others of the same layout."""
+        *hidden, weight, bias = self.layout.split(self.parameters if parameters is None else parameters)
+        x = packs
+        for linear, shift in zip(hidden[::2], hidden[1::2], strict=True):
+            maps = torch.baddbmm(shift, linear, x)
+            x = largest(maps.view(len(maps), self.pieces, -1)).view(len(maps), self.width, -1)
+        if self.group:
+            x = torch.cat([x, minibatch_std(x, self.group)], dim=1)
+        return torch.baddbmm(bias, weight, x).squeeze(1)
+
+
+class _Largest(torch.autograd.Function):
+    """The maximum over dimension 1, with a gradient that can be differentiated again; 3 kernels in place of 8."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, maps: Tensor) -> Tensor:
+        top = maps.amax(1, keepdim=True)
+        ctx.save_for_backward(torch.eq(maps, top, out=torch.empty_like(maps)))
+        return top
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        winner: Tensor
+        (winner,) = ctx.saved_tensors  # type: ignore[attr-defined]  # torch's stubs lack it
+        return gradient * winner
+
+
+def largest(maps: Tensor) -> Tensor:
+    """Largest of the pieces, (S, pieces, M) to (S, 1, M). Pieces that tie each take the whole gradient."""
+    result: Tensor = _Largest.apply(maps)
+    return result
+
+
+def minibatch_std(x: Tensor, group: int, eps: float = 1e-8) -> Tensor:
+    """Standard deviation over the group, averaged over features: (S, F, N) to (S, 1, N) (Karras 2018, sec. 3).
+
+    Sample i is in one group with i + N / group, i + 2 N / group and so on.
+    """
+    stack, features, num = x.shape
+    std = (x.view(stack, features, group, num // group).var(2, correction=0) + eps).sqrt().mean(1, keepdim=True)
+    return std.repeat(1, 1, group)

@@ -1,0 +1,153 @@
+"""docs/toy-table.md and its pictures, from the records."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from benchmarks.scores import records
+from benchmarks.scores.methods import METHODS
+from benchmarks.scores.protocol import PROTOCOLS, TARGETS, Protocol, Target
+from benchmarks.scores.published import PUBLISHED
+
+PAGE = records.ROOT / "docs" / "toy-table.md"
+IMAGES = records.ROOT / "docs" / "images"
+PANEL, MARGIN, CAPTION = 150, 8, 16  #: pixels
+Record = dict[str, Any]
+
+HEAD = """# The published toy table, reproduced
+
+*Written by `python -m benchmarks.scores table` from the records in [records/toy](records/toy); not by hand.*
+
+VEEGAN's two mixtures in the plane (Srivastava 2017) under PacGAN's protocol (Lin 2018, sec. 4.1): a grid of 25 modes
+(means {-4, -2, 0, 2, 4}^2, std 0.05) and a ring of 8 (radius 1, std 0.01). From 2,500 samples of the last generator:
+
+- **modes**: with at least one sample within 3 standard deviations;
+- **high quality**: share of samples within 3 standard deviations of a mode. A perfect sampler has 98.9 % in the plane;
+- **reverse KL**: KL(generated || uniform) over the modes in nats; 0 is best, 3.22 (log 25) and 2.08 (log 8) worst.
+  First of high-quality samples only, as PacGAN's code counts; in brackets of all samples, each at its nearest mode.
+
+Ours are mean +- standard deviation over seeds; the published ones are means. `?` marks a published number that is still
+to be checked against the paper.
+"""
+
+PROTOCOL = """## Protocol
+
+As PacGAN's code (github.com/fjxmlzn/PacGAN): generator of ReLU layers with batch normalization on 2-D normal latents;
+maxout discriminator of 5 pieces without normalization, on packs of m points; weights normal with std 0.02; batches of
+100 packs (so PacGAN of degree m sees 100 m points per cycle) out of 100,000 fixed points; Adam with beta1 0.8;
+non-saturating loss where the row does not say another; both players move at once, on the same fakes.
+"""
+
+
+def write_table(folder: Path = records.RECORDS, page: Path = PAGE, images: Path = IMAGES) -> Path:
+    """Write the page and a picture per target; the page's path."""
+    all_records = records.read(folder)
+    parts = [HEAD]
+    for protocol in PROTOCOLS.values():
+        for target in TARGETS.values():
+            found = [r for r in all_records if (r["protocol"], r["data"]) == (protocol.name, target.name)]
+            if found:
+                parts.append(_section(protocol, target, found, images))
+    parts += [PROTOCOL, _differences(all_records), _cost(all_records)]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n".join(parts))
+    return page
+
+
+def _section(protocol: Protocol, target: Target, found: list[Record], images: Path) -> str:
+    modes = len(target.means)
+    by_method = {record["method"]: record for record in found}
+    lines = [
+        f"## {target.name.capitalize()} of {modes}, {protocol.name} protocol\n",
+        f"| method | modes of {modes} | high quality | reverse KL (all samples) | seeds | published: modes | high "
+        "quality | reverse KL | of |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(target, name, by_method.get(name)) for name in METHODS]
+    ordered = [by_method[name] for name in METHODS if name in by_method]
+    picture = images / f"toy-{protocol.name}-{target.name}.png"
+    draw(ordered, target, picture)
+    lines.append(f"\n![samples](images/{picture.name})\n")
+    lines.append(
+        f"*{records.SHOWN} samples of the first seed (black) over the modes (red), in the order of the table.*\n"
+    )
+    return "\n".join(lines)
+
+
+def _row(target: Target, name: str, record: Record | None) -> str:
+    method, published = METHODS[name], PUBLISHED.get((target.name, name))
+    if record is None:
+        ours = ["not run", "", "", ""]
+    else:
+        results = record["results"]
+        ours = [
+            _spread(results["modes"], 1),
+            _spread([100 * share for share in results["high_quality"]], 1, " %"),
+            f"{_spread(results['reverse_kl'], 2)} ({statistics.fmean(results['reverse_kl_all']):.2f})",
+            str(len(record["seeds"])),
+        ]
+    theirs = ["-", "-", "-", "-"]
+    if published:
+        mark = "" if published.checked else "?"
+        kl = "-" if published.reverse_kl is None else f"{published.reverse_kl:.2f}{mark}"
+        quality = f"{100 * published.high_quality:.1f} %{mark}"
+        theirs = [f"{published.modes}{mark}", quality, kl, published.source]
+    return f"| {method.title} | " + " | ".join(ours + theirs) + " |"
+
+
+def _spread(values: Sequence[float], digits: int, unit: str = "") -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.{digits}f} +- {deviation:.{digits}f}{unit}"
+
+
+def _differences(all_records: list[Record]) -> str:
+    """Of each protocol, then of each row."""
+    lines = ["## Differences from the published protocol\n"]
+    for name in PROTOCOLS:
+        sentences = [line for r in all_records if r["protocol"] == name for line in r["differences"]]
+        if sentences:
+            lines += [f"The {name} protocol:\n", *(f"- {line}" for line in dict.fromkeys(sentences)), ""]
+    lines.append("Rows:\n")
+    lines += [f"- {method.title}: {note}" for method in METHODS.values() for note in method.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _cost(all_records: list[Record]) -> str:
+    lines = ["## Cost\n", "| run | seeds at once | cycles | CPU minutes | wall minutes | machine | commit |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    lines += [
+        f"| {r['protocol']}, {r['data']}, {r['title']} | {len(r['seeds'])} | {r['cycles']} | "
+        f"{r['seconds']['cpu'] / 60:.1f} | {r['seconds']['wall'] / 60:.1f} | {r['machine']} | {r['commit']} |"
+        for r in all_records
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def draw(ordered: list[Record], target: Target, path: Path) -> None:
+    """Samples of each record over the modes, side by side."""
+    height = PANEL + CAPTION + 2 * MARGIN
+    image = Image.new("RGB", (len(ordered) * (PANEL + MARGIN) + MARGIN, height), "white")
+    painter = ImageDraw.Draw(image)
+    reach = 1.3 * max(abs(x) for mean in target.means for x in mean)
+    for i, record in enumerate(ordered):
+        left, top = MARGIN + i * (PANEL + MARGIN), CAPTION + MARGIN
+        painter.text((left, 4), record["title"], fill="black")
+        painter.rectangle((left, top, left + PANEL, top + PANEL), outline="gray")
+        for points, color, size in ((target.means, "red", 3), (record["samples"], "black", 1)):
+            for point in points:
+                if all(abs(x) < reach for x in point):  # also false for nan
+                    x, y = left + _pixel(point[0], reach), top + PANEL - _pixel(point[1], reach)
+                    painter.ellipse(
+                        (x - size, y - size, x + size, y + size), fill=color if size == 1 else None, outline=color
+                    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.convert("P", palette=Image.Palette.ADAPTIVE, colors=16).save(path, optimize=True)
+
+
+def _pixel(value: float, reach: float) -> int:
+    return round((value / reach + 1) / 2 * PANEL)

@@ -1,0 +1,196 @@
+"""One method on one target, all seeds at once, resumable at every cycle."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.scores.draws import Batch, Draws
+from benchmarks.scores.methods import Method
+from benchmarks.scores.networks import StackedDiscriminator, StackedGenerator
+from benchmarks.scores.protocol import Protocol, Target
+from ganzoo.files import atomic
+from ganzoo.metrics.distribution import high_quality_share, modes_captured, reverse_kl
+from ganzoo.optim import Adam
+
+Network = StackedGenerator | StackedDiscriminator
+_TINY = 1e-16  #: below this second moment an unrolled step has no gradient through the root
+
+
+class Run:
+    """Training of all seeds of one method. Both players move at once, on the same fakes, as in PacGAN's code."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        method: Method,
+        target: Target,
+        seeds: Sequence[int],
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.protocol, self.method, self.target, self.seeds = protocol, method, target, list(seeds)
+        self.draws = Draws(protocol, target, self.seeds, packing=method.packing, device=device)
+        self.generator = StackedGenerator(protocol, self.seeds, packing=method.packing, device=device)
+        self.discriminator = StackedDiscriminator(
+            protocol, self.seeds, packing=method.packing, group=method.group, copies=method.copies, device=device
+        )
+        adam = Adam(protocol.lr, (protocol.beta1, protocol.beta2))
+        self.optimizers = {"g": adam([self.generator.parameters]), "d": adam([self.discriminator.parameters])}
+        self.cycle, self.cpu_seconds, self.wall_seconds = 0, 0.0, 0.0
+        self.curve: list[dict[str, Any]] = []
+        self.latents = self.draws.scored()
+
+    def go(self, seconds: float = math.inf, checkpoint: Path | None = None, *, every: float = 60.0) -> bool:
+        """Train to the end or for so many seconds, with a checkpoint each ``every`` seconds; whether it has ended."""
+        start = saved = time.perf_counter()
+        wall, cpu = start - self.wall_seconds, time.process_time() - self.cpu_seconds
+        while self.cycle < self.protocol.cycles and time.perf_counter() - start < seconds:
+            self.step()
+            self.wall_seconds, self.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+            if self.cycle % self.protocol.score_every == 0:
+                self.curve.append({"cycle": self.cycle, **self.score()})
+            if checkpoint and time.perf_counter() - saved > every:
+                self.save(checkpoint)
+                saved = time.perf_counter()
+        if checkpoint:
+            self.save(checkpoint)
+        return self.cycle >= self.protocol.cycles
+
+    def step(self) -> None:
+        """One cycle: the turns of the discriminators, in the last of which the generator moves, too."""
+        first = self.cycle * self.method.turns
+        for number in range(first, first + self.method.turns - 1):
+            batch = self.draws.batch(number)
+            with torch.no_grad():
+                fake = self._packs(self.generator(batch.latents, record=False))
+            self._update(self.discriminator, self._grad(self._loss_d(batch, fake)[0], self.discriminator))
+        batch = self.draws.batch(first + self.method.turns - 1)
+        fake = self._packs(self.generator(batch.latents))
+        judge = self._look_ahead if self.method.unroll else self._judge
+        gradient, real_logits, fake_logits = judge(batch, fake)
+        loss = self.method.loss.generator(fake_logits, real_logits) * len(self.seeds)
+        self._update(self.generator, self._grad(loss, self.generator))
+        self._update(self.discriminator, gradient)
+        self.cycle += 1
+
+    def _judge(self, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The discriminator's gradient, and the logits of real and fake packs for the generator's loss."""
+        loss, real_logits, fake_logits = self._loss_d(batch, fake)
+        gradient = self._grad(loss, self.discriminator, retain_graph=True)  # the fake's graph serves both players
+        return gradient, real_logits.detach() if self.method.loss.needs_real else None, fake_logits
+
+    def _look_ahead(self, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The same, but the logits are those of the discriminator some steps ahead (Metz 2017, eq. 7)."""
+        adam = _Ahead(self.optimizers["d"], self.discriminator.parameters)
+        parameters: Tensor = self.discriminator.parameters
+        gradient = torch.empty(0)
+        for k in range(self.method.unroll):
+            loss = self._loss_d(batch, fake, parameters)[0]
+            (ahead,) = torch.autograd.grad(loss, parameters, create_graph=True)
+            gradient = ahead.detach() if k == 0 else gradient
+            parameters = adam.step(parameters, ahead)
+        looks_at_real = self.method.loss.needs_real or self.method.loss.zero_sum
+        real_logits = self._logits(batch.real, parameters) if looks_at_real else None
+        return gradient, real_logits, self._logits(fake, parameters)
+
+    def _loss_d(self, batch: Batch, fake: Tensor, parameters: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum over seeds of each one's loss, and the logits of real and fake packs."""
+        real_logits, fake_logits = self._logits(batch.real, parameters), self._logits(fake, parameters)
+        loss = self.method.loss.discriminator(real_logits, fake_logits) * len(self.seeds)
+        if self.method.penalty:
+            loss = loss + self.method.penalty(lambda x: self._logits(x, parameters), batch.real, fake, batch.share)
+        return loss, real_logits, fake_logits
+
+    @staticmethod
+    def _grad(loss: Tensor, network: Network, *, retain_graph: bool = False) -> Tensor:
+        return torch.autograd.grad(loss, network.parameters, retain_graph=retain_graph)[0]
+
+    def _update(self, network: Network, gradient: Tensor) -> None:
+        network.parameters.grad = gradient
+        self.optimizers["g" if network is self.generator else "d"].step()
+
+    def _logits(self, packs: Tensor, parameters: Tensor | None = None) -> Tensor:
+        """(S, N), or (S, N, copies) of several discriminators."""
+        copies = self.method.copies
+        if copies == 1:
+            return self.discriminator(packs, parameters)
+        logits = self.discriminator(packs.repeat(copies, 1, 1), parameters)
+        return logits.view(copies, len(self.seeds), -1).permute(1, 2, 0)
+
+    def _packs(self, points: Tensor) -> Tensor:
+        """(S, 2, P * B) to (S, 2 P, B)."""
+        return points.view(len(self.seeds), -1, self.protocol.batch)
+
+    def samples(self) -> Tensor:
+        """The points that are scored, (S, num_samples, 2)."""
+        return self.generator.sample(self.latents).transpose(1, 2).cpu()
+
+    def score(self) -> dict[str, list[float]]:
+        """Each score, a number per seed."""
+        means, std = self.target.centres(), self.target.std
+        scores = [
+            {
+                "modes": modes_captured(points, means, std),
+                "high_quality": high_quality_share(points, means, std),
+                "reverse_kl": reverse_kl(points, means, std, within=3.0),
+                "reverse_kl_all": reverse_kl(points, means, std),
+            }
+            for points in self.samples()
+        ]
+        return {name: [s[name] for s in scores] for name in scores[0]}
+
+    def save(self, path: Path) -> None:
+        """Write all state; at any time the file is the old or the new one."""
+        with atomic(path) as file:
+            torch.save(self.state(), file)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        with torch.no_grad():
+            for name, tensor in self._tensors().items():
+                tensor.copy_(state["tensors"][name])
+        for player, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][player])
+        self.cycle, self.curve = state["cycle"], state["curve"]
+        self.cpu_seconds, self.wall_seconds = state["seconds"]
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs; batches are keyed by their number, so they need nothing."""
+        return {
+            "tensors": {name: tensor.detach() for name, tensor in self._tensors().items()},
+            "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "cycle": self.cycle,
+            "curve": self.curve,
+            "seconds": (self.cpu_seconds, self.wall_seconds),
+        }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        g = self.generator
+        return {"g": g.parameters, "d": self.discriminator.parameters, "mean": g.mean, "var": g.var}
+
+
+class _Ahead:
+    """Further steps of an Adam as functions that can be differentiated; its own state stays as it is."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Tensor) -> None:
+        state, self.options = optimizer.state[parameters], optimizer.param_groups[0]
+        zeros = torch.zeros_like(parameters)
+        self.first, self.second = state.get("exp_avg", zeros), state.get("exp_avg_sq", zeros)
+        self.time = int(state.get("step", 0))
+
+    def step(self, parameters: Tensor, gradient: Tensor) -> Tensor:
+        """The parameters after one more step (Kingma and Ba 2015, algorithm 1)."""
+        (beta1, beta2), self.time = self.options["betas"], self.time + 1
+        self.first = self.first.lerp(gradient, 1 - beta1)
+        self.second = self.second.lerp(gradient.square(), 1 - beta2)
+        root = (self.second / (1 - beta2**self.time)).clamp(min=_TINY).sqrt() + self.options["eps"]
+        step: Tensor = self.first / root * (self.options["lr"] / (1 - beta1**self.time))
+        return parameters - step
