@@ -5,9 +5,15 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """A block outside of autocast. Entering torch's own costs 10 us, so it is left out where autocast is off."""
     on = torch.is_autocast_enabled(device.type)
     return torch.autocast(device.type, enabled=False) if on else nullcontext()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, or in float64 if it is that already: for statistics of what autocast made half-precision."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganzoo.errors import UserError
+from ganzoo.precision import at_least_float32
 
 
 class SelfAttentionLayer(nn.Module):
@@ -44,7 +45,7 @@ class SelfAttentionLayer(nn.Module):
     def attention(self, x: Tensor) -> Tensor:
         """Weights (N, HW, M) in float32: row j says how much each of the M positions counts at j; its sum is 1."""
         queries, keys = self.query(x).flatten(2), self._pooled(self.key(x)).flatten(2)
-        return torch.softmax((queries.transpose(1, 2) @ keys).float(), dim=2)
+        return torch.softmax(at_least_float32(queries.transpose(1, 2) @ keys), dim=2)
 
     def _pooled(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, 2) if self.pool else x

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.precision import full_precision
+from ganzoo.precision import at_least_float32, full_precision
 
 
 class MinibatchStdDevLayer(nn.Module):
@@ -48,7 +48,7 @@ class MinibatchStdDevLayer(nn.Module):
                 f"Minibatch standard deviation cannot share {x.shape[1]} channels among {self.num_channels} "
                 "statistics: choose a num_channels that divides them."
             )
-        grouped = x.float().reshape(group, num // group, self.num_channels, -1)
+        grouped = at_least_float32(x).reshape(group, num // group, self.num_channels, -1)
         deviations = (grouped - grouped.mean(dim=0)).square().mean(dim=0).add(self.eps).sqrt()
         statistics = deviations.mean(dim=2).repeat(group, 1)  # (N, num_channels)
         return append(x, statistics)
@@ -79,7 +79,7 @@ class MinibatchDiscriminationLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C) or (N, C, H, W) with ``inputs`` features; returns C + num_kernels channels."""
         with full_precision(x.device):
-            m = torch.tensordot(x.float().flatten(1), self.weight.float(), dims=1)  # (N, B, C)
+            m = torch.tensordot(at_least_float32(x).flatten(1), self.weight, dims=1)  # (N, B, C)
             distances = (m[:, None] - m[None]).abs().sum(dim=3)  # (N, N, B)
             return append(x, torch.exp(-distances).sum(dim=1))
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ganzoo.layers.spectral import is_spectral, spectral_norm
 from ganzoo.layers.surgery import WEIGHTED
+from ganzoo.precision import at_least_float32
 
 NormName = Literal["batch", "none", "instance", "layer", "spectral"]
 
@@ -53,5 +54,5 @@ class PixelNormLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, ...); returns the same shape, with mean square 1 over the channels at each position."""
-        h = x.float()
+        h = at_least_float32(x)
         return (h * torch.rsqrt(h.square().mean(dim=1, keepdim=True) + self.eps)).to(x.dtype)

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganzoo import joint
 from ganzoo.errors import UserError
+from ganzoo.precision import at_least_float32
 
 
 class VirtualBatchNormLayer(nn.Module):
@@ -39,7 +40,7 @@ class VirtualBatchNormLayer(nn.Module):
                 "A layer of virtual batch normalization was called by itself: call its whole network, which runs the "
                 "reference batch first."
             )
-        h = x.float()
+        h = at_least_float32(x)
         places = list(range(2, x.dim()))
         if self.collecting:
             mean, variance = _moments(h, [0, *places])
@@ -116,7 +117,7 @@ class ReferenceBatch(nn.Module):
         for layer in layers:
             layer.collecting, layer.moments = True, []
         if not self.is_empty:
-            network.forward(self.data, self.labels if len(self.labels) else None)
+            network.forward(*(self.data, self.labels if len(self.labels) else None)[: len(inputs)])
         for layer in layers:
             layer.collecting = False
 
