@@ -64,6 +64,7 @@ MAY_IMPORT = {
     "callbacks": BASE | {"images", "metrics", "schedules", "checkpoint", "loop", "parts"},
     "loggers": BASE | {"images"},
     "trainer": BASE | {"strategy", "callbacks"},
+    "ablation": BASE | {"__version__", "trainer"},
 }
 WITHOUT_LIGHTNING = (
     BASE | PARTS | {*("images", "meter", "augment", "penalties", "tricks", "sampling", "metrics", "models")}

@@ -17,6 +17,7 @@ from ganzoo.errors import TrainingError, UserError
 COMMANDS = {
     "fit": ("ganzoo.cli.fit", "Train a model, or go on with a run."),
     "sample": ("ganzoo.cli.sample", "Draw images from a trained model."),
+    "ablate": ("ganzoo.cli.ablate", "Compare variations of a recipe, with the same seeds."),
     "list": ("ganzoo.cli.listing", "Show models, recipes, data sets and parts."),
 }
 

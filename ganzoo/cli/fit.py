@@ -14,13 +14,13 @@ def run(args: list[str]) -> int:
         request = arguments.Request(["--help"])
     else:
         request = arguments.read(args)
-        _check(request)
+        check(request)
     from ganzoo.cli import training
 
     return training.fit(request)
 
 
-def _check(request: arguments.Request) -> None:
+def check(request: arguments.Request) -> None:
     """Refuse at once what can be seen without torch."""
     rundir.check(request.run_dir)
     for path in request.all_configs:

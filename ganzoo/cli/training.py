@@ -29,9 +29,6 @@ from ganzoo.trainer import Trainer
 
 def fit(request: Request) -> int:
     """Train what a command line asks for; returns the exit code."""
-    quiet.silence()
-    trust.import_modules(request.imports)
-    trust.restrict_parser(request.imports)
     cli = _parse(request)
     if request.resume and (complete := resume.prepare(cli, request.resume)):
         print(complete)
@@ -47,7 +44,21 @@ def fit(request: Request) -> int:
     return exit_code(trainer)
 
 
+def prepare(request: Request) -> tuple[FitCLI, Trainer]:
+    """Parse and build what a command line asks for, without training it.
+
+    Raises:
+        UserError: What ``fit`` would refuse before it trains.
+    """
+    cli = _parse(request)
+    cli.build()
+    return cli, _trainer(cli)
+
+
 def _parse(request: Request) -> FitCLI:
+    quiet.silence()
+    trust.import_modules(request.imports)
+    trust.restrict_parser(request.imports)
     cli = FitCLI(request)
     try:
         cli.parse()
