@@ -1,8 +1,9 @@
 """Consistency regularization: what should not change a sample's meaning should not change its logit.
 
-Each is a mean over samples (and over the elements of what is compared). The discriminator sees both sides as it sees
-everything, through the parts that change its input, whose random numbers differ between the two passes; so do those of
-random layers. Gradients flow through both sides, as in the papers.
+Each is a mean over samples (and over the elements of what is compared). Gradients flow through both sides, as in the
+papers. The discriminator sees both sides as it sees everything, through the parts that change its input, and with the
+same random numbers and statistics, so that only the change in question makes a difference. The pass for the changed
+side moves no statistic.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ganzoo import streams
 from ganzoo.config import build
 from ganzoo.errors import UserError
 from ganzoo.parts import Penalty, PlayerName, Turn
+from ganzoo.replay import Snapshot, untouched
 from ganzoo.schedules import Schedule, value_at
 
 
@@ -33,12 +35,27 @@ class _Augmented(Penalty):
             )
         self.shift, self.flip, self.noise = shift, flip, noise
 
-    def inconsistency(self, turn: Turn, data: Tensor, labels: Tensor | None, logits: Tensor | None) -> Tensor:
-        """E|D(x) - D(T(x))|^2; the turn's own logits are D(x) where they are of full precision."""
+    def before_turn(self, turn: Turn) -> None:
+        turn.record |= self.due(turn)
+
+    def of_real(self, turn: Turn) -> Tensor:
+        """E|D(x) - D(T(x))|^2 on real data."""
+        assert turn.real is not None
+        return self.inconsistency(turn, turn.real, turn.real_labels, turn.real_logits, turn.before_real)
+
+    def of_fakes(self, turn: Turn) -> Tensor:
+        """The same on fakes."""
+        assert turn.fake is not None
+        return self.inconsistency(turn, turn.fake, turn.fake_labels, turn.fake_logits, turn.before_fake)
+
+    def inconsistency(
+        self, turn: Turn, data: Tensor, labels: Tensor | None, logits: Tensor | None, moment: Snapshot | None
+    ) -> Tensor:
+        """E|D(x) - D(T(x))|^2 where D(x) are the turn's own ``logits``, whose pass came after ``moment``."""
         data = data.detach()
         if logits is None or not turn.full_precision:
-            logits = turn.discriminate(data, labels)
-        return (logits - turn.discriminate(self.transformed(data), labels)).square().mean()
+            logits = _judged(turn, data, labels, moment)
+        return (logits - _judged(turn, self.transformed(data), labels, moment)).square().mean()
 
     def transformed(self, data: Tensor) -> Tensor:
         """T(x), of the shape of x."""
@@ -85,8 +102,7 @@ class Consistency(_Augmented):
         super().__init__(weight, shift=shift, flip=flip, noise=noise, every=every)
 
     def value(self, turn: Turn) -> Tensor:
-        assert turn.real is not None
-        return self.inconsistency(turn, turn.real, turn.real_labels, turn.real_logits)
+        return self.of_real(turn)
 
 
 class BalancedConsistency(_Augmented):
@@ -117,10 +133,8 @@ class BalancedConsistency(_Augmented):
     def forward(self, turn: Turn) -> Tensor | None:
         if not self.due(turn):
             return None
-        assert turn.real is not None and turn.fake is not None
-        real = self.inconsistency(turn, turn.real, turn.real_labels, turn.real_logits)
-        fake = self.inconsistency(turn, turn.fake, turn.fake_labels, turn.fake_logits)
-        return _term(self, turn, "_real", real, self.weight) + _term(self, turn, "_fake", fake, self.fake_weight)
+        real = _term(self, turn, "_real", self.of_real(turn), self.weight)
+        return real + _term(self, turn, "_fake", self.of_fakes(turn), self.fake_weight)
 
 
 class LatentConsistency(Penalty):
@@ -128,7 +142,7 @@ class LatentConsistency(Penalty):
 
     In the discriminator's turn weight E|D(G(z)) - D(G(z + dz))|^2, in the generator's
     -generator_weight E|G(z) - G(z + dz)|^2, with dz ~ N(0, sigma^2 I). The second has no lower bound where the
-    generator's output has none, as for points.
+    generator's output has none, as for points. Noise inside of the generator differs between its two passes.
     """
 
     def __init__(
@@ -152,6 +166,9 @@ class LatentConsistency(Penalty):
             raise UserError(f"LatentConsistency was given sigma {sigma}, but latents change by a noise above 0.")
         self.generator_weight, self.sigma = _checked(self, generator_weight), sigma
 
+    def before_turn(self, turn: Turn) -> None:
+        turn.record |= self.due(turn)
+
     def forward(self, turn: Turn) -> Tensor | None:
         if not self.due(turn):
             return None
@@ -168,16 +185,17 @@ class LatentConsistency(Penalty):
                 fake, logits = turn.generate(turn.latents, turn.fake_labels), None
             moved = turn.generate(self.moved(turn.latents), turn.fake_labels)
         if logits is None:
-            logits = turn.discriminate(fake, turn.fake_labels)
-        return (logits - turn.discriminate(moved, turn.fake_labels)).square().mean()
+            logits = _judged(turn, fake, turn.fake_labels, turn.before_fake)
+        return (logits - _judged(turn, moved, turn.fake_labels, turn.before_fake)).square().mean()
 
     def diversity(self, turn: Turn) -> Tensor:
         """E|G(z) - G(z + dz)|^2, the mean also over the components of a sample."""
         assert turn.latents is not None
-        fake = turn.fake
-        if fake is None or not turn.full_precision:
-            fake = turn.generate(turn.latents, turn.fake_labels)
-        return (fake - turn.generate(self.moved(turn.latents), turn.fake_labels)).square().mean()
+        fake, moved = turn.fake, self.moved(turn.latents)
+        with untouched(turn.gan.generator):
+            if fake is None or not turn.full_precision:
+                fake = turn.generate(turn.latents, turn.fake_labels)
+            return (fake - turn.generate(moved, turn.fake_labels)).square().mean()
 
     def moved(self, latents: Tensor) -> Tensor:
         """z + dz, of the shape of z."""
@@ -218,6 +236,12 @@ def _reflected(index: Tensor, size: int) -> Tensor:
 
 def _noise_like(x: Tensor) -> Tensor:
     return streams.randn(len(x), *x.shape[1:], purpose="consistency noise", device=x.device)
+
+
+def _judged(turn: Turn, data: Tensor, labels: Tensor | None, moment: Snapshot | None) -> Tensor:
+    """Logits of a pass that draws and normalizes as the one after ``moment`` did, if it was recorded."""
+    with moment.restored() if moment else untouched(turn.gan.discriminator):
+        return turn.discriminate(data, labels)
 
 
 def _term(penalty: Penalty, turn: Turn, suffix: str, value: Tensor, weight: float | Schedule) -> Tensor:

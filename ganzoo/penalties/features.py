@@ -14,6 +14,7 @@ from ganzoo import joint
 from ganzoo.errors import UserError
 from ganzoo.layers.surgery import last_layer
 from ganzoo.parts import Penalty, PlayerName, Turn
+from ganzoo.replay import Snapshot, eager, is_compiled, untouched
 from ganzoo.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -63,7 +64,11 @@ class FeatureMatching(Penalty):
     def before_turn(self, turn: Turn) -> None:
         self._hooks.close()  # still open if the last turn was interrupted
         self._passes = []
-        if turn.full_precision and self.due(turn):
+        if not self.due(turn):
+            return
+        if not turn.full_precision or is_compiled(turn.gan.discriminator):
+            turn.record = True  # to make the pass again
+        else:
             self._passes = self._hooks.enter_context(features_of(turn.gan.discriminator, self.layer))
 
     def logits(self, turn: Turn, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -72,19 +77,23 @@ class FeatureMatching(Penalty):
     def value(self, turn: Turn) -> Tensor:
         assert turn.real is not None and turn.fake is not None
         with torch.no_grad():
-            real = self._mean(turn, turn.real, turn.real_labels, turn.real_logits).detach()
-        fake = self._mean(turn, turn.fake, turn.fake_labels, turn.fake_logits)
+            real = self._mean(turn, turn.real, turn.real_labels, turn.real_logits, turn.before_real).detach()
+        fake = self._mean(turn, turn.fake, turn.fake_labels, turn.fake_logits, turn.before_fake)
         self._passes.clear()
         return joint.mean(fake - real).square().sum()
 
     def after_backward(self, turn: Turn) -> None:
         self._hooks.close()
 
-    def _mean(self, turn: Turn, data: Tensor, labels: Tensor | None, logits: Tensor | None) -> Tensor:
-        """Mean features, (D,): of the pass that gave ``logits`` if it was seen, else of one more pass."""
+    def _mean(
+        self, turn: Turn, data: Tensor, labels: Tensor | None, logits: Tensor | None, moment: Snapshot | None
+    ) -> Tensor:
+        """Mean features, (D,), of the pass that gave ``logits`` if it was seen, else of one more like it."""
+        network = turn.gan.discriminator
         seen = [features for features, output in self._passes if output is logits]
         if not seen:
-            with features_of(turn.gan.discriminator, self.layer) as passes:
+            like_it = moment.restored() if moment else untouched(network)
+            with eager(network), like_it, features_of(network, self.layer) as passes:
                 turn.discriminate(data, labels)
             seen = [features for features, _ in passes]
         if not seen:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import _SpectralNorm
 
 from ganzoo.errors import UserError
+from ganzoo.layers.spectral import TRANSPOSED, is_spectral, rules
 from ganzoo.layers.surgery import weighted_layers
 from ganzoo.losses import Wasserstein
 from ganzoo.parts import Part, Penalty, PlayerName, Turn
@@ -126,7 +125,7 @@ class WeightClipping(Part):
                 "set loss to Wasserstein, or leave the clipping out.",
                 stacklevel=2,
             )
-        if any(isinstance(module, _SpectralNorm) for module in gan.discriminator.modules()):
+        if any(is_spectral(module) for module in gan.discriminator.modules()):
             warnings.warn(
                 "WeightClipping does nothing useful with spectral normalization in the discriminator, which divides by "
                 "the clipped weights' norm: leave out one of the two.",
@@ -142,11 +141,10 @@ class WeightClipping(Part):
 
 def rows(layer: nn.Module) -> Tensor:
     """The trained weight of a linear or convolutional layer as a matrix with one row per output channel."""
-    normalized = parametrize.is_parametrized(layer, "weight")
-    weight = layer.parametrizations["weight"].original if normalized else layer.weight  # type: ignore[index,union-attr]  # by name
+    weight = layer.parametrizations["weight"].original if rules(layer) else layer.weight  # type: ignore[index,union-attr]  # by name
     assert isinstance(weight, Tensor)
-    if getattr(layer, "transposed", False):  # (inputs, outputs / groups, ...), the inputs in groups
-        grouped = weight.reshape(int(layer.groups), -1, *weight.shape[1:])  # type: ignore[arg-type]  # of a convolution
+    if isinstance(layer, TRANSPOSED):  # (inputs, outputs / groups, ...), the inputs in groups
+        grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])
         weight = grouped.transpose(1, 2).flatten(0, 1)
     return weight.flatten(1)
 

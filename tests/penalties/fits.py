@@ -53,6 +53,20 @@ def survives(kind: str, make, where: str = "penalties") -> None:
     assert max_difference(with_it.state_dict(), again.state_dict()) == 0.0
 
 
+def leaves_no_trace(kind: str, make, **options) -> None:
+    """With weights of 0 a run is that without it, to the last bit: statistics and random numbers included."""
+    plain, with_it = run(small(kind, **options), kind), run(small(kind, penalties=[make()], **options), kind)
+    state = {name: value for name, value in with_it.state_dict().items() if not name.startswith("parts.")}
+    assert max_difference(plain.state_dict(), state) == 0.0
+
+
+RANDOM = [
+    ("images", {"discriminator_norm": "spectral"}),
+    ("images", {"discriminator_norm": "batch"}),
+    ("points", {"dropout": 0.3}),
+]
+
+
 def both(gan: GAN) -> torch.Tensor:
     return torch.cat([flat(gan.generator), flat(gan.discriminator)])
 

@@ -16,7 +16,7 @@ from ganzoo.penalties.consistency import shifted_and_flipped
 from ganzoo.schedules import Linear
 from tests.common import Critic
 from tests.mutants import kills
-from tests.penalties.fits import Watch, run, small, survives
+from tests.penalties.fits import RANDOM, Watch, leaves_no_trace, run, small, survives
 
 CPU = torch.device("cpu")
 IDENTITY = {"shift": 0, "flip": False}
@@ -158,22 +158,22 @@ def has_the_gradient_of_both_sides(cls) -> None:
 
 class OnFakes(Consistency):
     def value(self, turn):
-        return self.inconsistency(turn, turn.fake, turn.fake_labels, turn.fake_logits)
+        return self.of_fakes(turn)
 
 
 class NotSquared(Consistency):
-    def inconsistency(self, turn, data, labels, logits):
+    def inconsistency(self, turn, data, labels, logits, moment):
         return (logits - turn.discriminate(self.transformed(data), labels)).abs().mean()
 
 
 class OfMeans(Consistency):
-    def inconsistency(self, turn, data, labels, logits):
+    def inconsistency(self, turn, data, labels, logits, moment):
         return (logits.mean() - turn.discriminate(self.transformed(data), labels).mean()).square()
 
 
 class OneSided(Consistency):
-    def inconsistency(self, turn, data, labels, logits):
-        return super().inconsistency(turn, data, labels, logits.detach())
+    def inconsistency(self, turn, data, labels, logits, moment):
+        return super().inconsistency(turn, data, labels, logits.detach(), moment)
 
 
 class SwappedWeights(BalancedConsistency):
@@ -307,8 +307,8 @@ def test_lazy_and_scheduled_weights() -> None:
 class SecondPass(Consistency):
     """Re-uses nothing of the turn."""
 
-    def inconsistency(self, turn, data, labels, logits):
-        return super().inconsistency(turn, data, labels, None)
+    def inconsistency(self, turn, data, labels, logits, moment):
+        return super().inconsistency(turn, data, labels, None, moment)
 
 
 def test_the_turns_own_logits_are_used_again_with_the_same_gradient() -> None:
@@ -322,6 +322,41 @@ def test_the_turns_own_logits_are_used_again_with_the_same_gradient() -> None:
         passes.append(len(count))
     assert passes == [4, 5]  # one of them in the generator's turn
     assert torch.allclose(*states, rtol=1e-3, atol=1e-6)
+
+
+class Noisy(Part):
+    """Noise on all that the discriminator sees."""
+
+    def inputs(self, turn, data, labels):
+        return data + 0.1 * streams.randn(*data.shape, purpose="noise"), labels
+
+
+class OfTheFirst(Consistency):
+    """Both sides in passes of their own kind, as if nothing was recorded."""
+
+    def before_turn(self, turn):
+        pass
+
+
+def identity_gives_zero_in_a_run(cls) -> None:
+    """With noise on the inputs, dropout and spectral normalization, which differ from pass to pass."""
+    for kind, norm in (("images", {"discriminator_norm": "spectral"}), ("points", {"dropout": 0.3})):
+        for precision in ("32-true", "bf16-mixed"):
+            values = []
+
+            class Keep(cls):
+                def value(self, turn, values=values):
+                    values.append(super().value(turn).item())
+                    return turn.real_logits.sum() * 0
+
+            gan = small(kind, parts=[Noisy()], penalties=[Keep(**IDENTITY)], **norm)
+            run(gan, kind, 2, precision=precision)
+            assert values == [0.0, 0.0]
+
+
+def test_only_the_augmentation_makes_a_difference() -> None:
+    identity_gives_zero_in_a_run(Consistency)
+    kills(identity_gives_zero_in_a_run, OfTheFirst)
 
 
 @pytest.mark.parametrize("cls", [Consistency, BalancedConsistency])
@@ -370,3 +405,16 @@ def test_the_discriminators_turn_moves_no_generator() -> None:
 )
 def test_they_train(kind: str, make) -> None:
     survives(kind, make)
+
+
+@pytest.mark.parametrize(("kind", "options"), RANDOM)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Consistency(0.0, noise=0.1, **IDENTITY),
+        lambda: BalancedConsistency(0.0, fake_weight=0.0, noise=0.1, **IDENTITY),
+        lambda: LatentConsistency(0.0, generator_weight=0.0),
+    ],
+)
+def test_with_a_weight_of_zero_nothing_changes(kind: str, options: dict, make) -> None:
+    leaves_no_trace(kind, make, **options)

@@ -16,7 +16,7 @@ from ganzoo.plan import Play
 from ganzoo.schedules import Linear
 from tests.common import flat
 from tests.mutants import kills
-from tests.penalties.fits import Watch, gradient, run, small, survives
+from tests.penalties.fits import RANDOM, Watch, gradient, leaves_no_trace, run, small, survives
 
 
 class TwoLayers(nn.Module):
@@ -273,3 +273,9 @@ def test_without_discriminator_turns_the_generator_still_sees_real_data() -> Non
     before = flat(gan.generator)
     run(gan, "points", 2)
     assert not torch.equal(flat(gan.generator), before)
+
+
+@pytest.mark.parametrize(("kind", "options"), RANDOM)
+@pytest.mark.parametrize("make", [lambda: FeatureMatching(0.0)])
+def test_with_a_weight_of_zero_nothing_changes(kind: str, options: dict, make) -> None:
+    leaves_no_trace(kind, make, **options)

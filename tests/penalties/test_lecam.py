@@ -14,7 +14,7 @@ from ganzoo.plan import Play
 from ganzoo.schedules import Linear
 from tests.common import Critic
 from tests.mutants import kills
-from tests.penalties.fits import run, small, survives
+from tests.penalties.fits import RANDOM, leaves_no_trace, run, small, survives
 
 
 def turn_of(real: list[float], fake: list[float], **options) -> Turn:
@@ -198,3 +198,9 @@ def test_impossible_arguments_are_refused() -> None:
 @pytest.mark.parametrize("kind", ["points", "images"])
 def test_it_trains(kind: str) -> None:
     survives(kind, lambda: LeCam(1.0, decay=0.5))
+
+
+@pytest.mark.parametrize(("kind", "options"), RANDOM)
+@pytest.mark.parametrize("make", [lambda: LeCam(0.0)])
+def test_with_a_weight_of_zero_nothing_changes(kind: str, options: dict, make) -> None:
+    leaves_no_trace(kind, make, **options)

@@ -20,7 +20,7 @@ from ganzoo.penalties.weights import rows
 from ganzoo.schedules import Linear
 from tests.common import Critic, flat
 from tests.mutants import kills
-from tests.penalties.fits import SHAPES, run, small, survives
+from tests.penalties.fits import RANDOM, SHAPES, leaves_no_trace, run, small, survives
 
 
 class Layers(Generator):
@@ -408,3 +408,16 @@ def test_they_train(kind: str, make) -> None:
 @pytest.mark.filterwarnings("ignore:WeightClipping")
 def test_clipping_trains(kind: str) -> None:
     survives(kind, lambda: WeightClipping(0.05), "parts")
+
+
+@pytest.mark.parametrize(("kind", "options"), RANDOM)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: OrthogonalRegularization(0.0),
+        lambda: HistoricalAveraging(0.0),
+        lambda: HistoricalAveraging(0.0, player="discriminator"),
+    ],
+)
+def test_with_a_weight_of_zero_nothing_changes(kind: str, options: dict, make) -> None:
+    leaves_no_trace(kind, make, **options)
