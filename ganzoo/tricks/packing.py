@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ganzoo.errors import UserError
 from ganzoo.layers import surgery
@@ -25,9 +25,8 @@ class Packing(Part):
     channels; its further weights are drawn from the same law, and all of them are divided by sqrt(m), which keeps the
     variance of its output. Packs are made of each rank's micro-batch.
 
-    A penalty on the gradient at single samples sees each sample's own part of its pack's gradient. So R1's mean over
-    samples of \\|grad\\|^2 is 1/m of the mean over packs (take m times the gamma for a penalty per pack), and WGAN-GP
-    asks for the norm 1 at each sample, with a share of its own: sqrt(m) over the pack.
+    A penalty on the gradient is one on each pack's gradient, as if packs were the samples: R1 is gamma/2 E|grad|^2 over
+    packs, and WGAN-GP asks for the norm 1 of a pack. Fakes are chosen, compared and averaged as packs, too.
     """
 
     def __init__(self, degree: int = 2) -> None:
@@ -47,9 +46,13 @@ class Packing(Part):
                 "model.num_classes to 0, or leave Packing out."
             )
         name = surgery.first_layer(gan.discriminator)
-        layer = gan.discriminator.get_submodule(name)
-        surgery.plain(layer, "Packing")
-        surgery.replace(gan.discriminator, name, widened(layer, self.degree))
+        layer: Any = gan.discriminator.get_submodule(name)
+        channels = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+        wide: Any = surgery.widened(layer, (self.degree - 1) * channels, "Packing")
+        if not parametrize.is_parametrized(wide):  # a normalized weight keeps its scale by itself
+            with torch.no_grad():
+                wide.weight /= math.sqrt(self.degree)
+        surgery.replace(gan.discriminator, name, wide)
 
     def setup(self, gan: GAN) -> None:
         later = gan.tricks[gan.tricks.index(self) + 1 :]
@@ -68,24 +71,3 @@ class Packing(Part):
                 f"multiple: choose a batch_size that leaves each rank and micro-batch a multiple of {self.degree}."
             )
         return data.reshape(num, self.degree * data.shape[1], *data.shape[2:]), labels
-
-
-def widened(layer: nn.Module, factor: int) -> nn.Module:
-    """A linear or convolutional layer for ``factor`` times the input channels, with the same variance of its output.
-
-    Raises:
-        UserError: For another kind of layer, and for grouped convolutions.
-    """
-    plain = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    if not plain or getattr(layer, "groups", 1) > 1:
-        raise UserError(
-            f"Packing widens the discriminator's first layer, but {type(layer).__name__} is no linear layer and no "
-            "convolution without groups: leave Packing out."
-        )
-    wide = copy.deepcopy(layer)
-    attribute = "in_features" if isinstance(wide, nn.Linear) else "in_channels"
-    setattr(wide, attribute, getattr(wide, attribute) * factor)
-    weight = wide.get_parameter("weight")
-    blocks = [weight.detach(), *(surgery.redrawn(weight) for _ in range(factor - 1))]
-    wide.weight = nn.Parameter(torch.cat(blocks, dim=1) / math.sqrt(factor), requires_grad=weight.requires_grad)
-    return wide
