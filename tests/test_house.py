@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "augment": BASE | {"parts", "schedules"},
     "tricks": BASE | {"parts", "schedules", "layers", "losses"},
     "laboratory": BASE | PARTS | {"images", "data", "callbacks", "metrics", "loop"},
+    "health": BASE | {"parts"},
     "players": BASE | {"parts", "optim", "schedules"},
     "penalties": BASE | {"parts", "schedules", "layers", "augment", "losses"},
     "sampling": BASE,
@@ -67,7 +68,7 @@ MAY_IMPORT = {
     "ablation": BASE | {"__version__", "trainer"},
 }
 WITHOUT_LIGHTNING = (
-    BASE | PARTS | {*("images", "meter", "augment", "penalties", "tricks", "sampling", "metrics", "models")}
+    BASE | PARTS | {*("images", "meter", "augment", "penalties", "tricks", "sampling", "metrics", "models", "health")}
 )
 
 

@@ -29,7 +29,7 @@ GROUPS = {
 
 #: Where parts are; all of them are loaded, so that their short names resolve.
 HOMES = (
-    *("models", "data", "losses", "penalties", "tricks", "augment", "laboratory"),
+    *("models", "data", "losses", "penalties", "tricks", "augment", "health", "laboratory"),
     *("schedules", "optim", "latents", "callbacks", "loggers"),
 )
 

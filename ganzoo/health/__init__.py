@@ -1,0 +1,1 @@
+"""What shows how a game goes, and the names of what goes wrong."""
