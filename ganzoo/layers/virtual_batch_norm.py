@@ -88,9 +88,9 @@ class ReferenceBatch(nn.Module):
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
 
     def fill(self, data: Tensor, labels: Tensor | None) -> None:
-        """Set the reference batch: data (n, ...), and labels (n,) of a conditional network."""
-        self.bits = data.detach().float().contiguous().clone().view(torch.int32)
-        self.labels = self.labels.to(data.device) if labels is None else labels.detach().clone()
+        """Set the reference batch: the first process's data (n, ...), and labels (n,) of a conditional network."""
+        self.bits = joint.first(data).float().contiguous().clone().view(torch.int32)
+        self.labels = self.labels.to(data.device) if labels is None else joint.first(labels).clone()
 
     @property
     def data(self) -> Tensor:
@@ -110,14 +110,14 @@ class ReferenceBatch(nn.Module):
 
     def _before(self, network: nn.Module, inputs: Any) -> None:
         if self.keep_next and self.is_empty:
-            data, labels = inputs[0], (*inputs, None)[1]
-            num = self.keep_next
-            self.fill(joint.first(data[:num].float()), None if labels is None else joint.first(labels[:num]))
+            labels = inputs[1] if len(inputs) > 1 else None
+            self.fill(inputs[0][: self.keep_next], None if labels is None else labels[: self.keep_next])
         layers = _layers(network)
         for layer in layers:
             layer.collecting, layer.moments = True, []
         if not self.is_empty:
-            network.forward(*(self.data, self.labels if len(self.labels) else None)[: len(inputs)])
+            labels = self.labels if len(self.labels) else None
+            network.forward(*(self.data.to(inputs[0].dtype), labels)[: len(inputs)])
         for layer in layers:
             layer.collecting = False
 
