@@ -1,8 +1,8 @@
 """The classic failures by name, read from the rows of a run's log.
 
 Each rule looks at medians over the second half of the rows, so that the start of a run and a single outlier do not
-count. The bounds are rules of thumb: they were set on runs made to fail and on their cures (``configs/failures``), and a
-finding always shows the number that it rests on.
+count. The bounds are rules of thumb: they were set on runs made to fail and on their cures (``configs/failures``), and
+a finding always shows the number that it rests on.
 """
 
 from __future__ import annotations
@@ -92,9 +92,11 @@ def _instability(late: Late) -> Finding | None:
         middle = statistics.median(norms) if norms else 0.0
         if middle > 0 and max(norms) >= SPIKE * middle:
             reasons.append(f"the {player}'s gradient norm reached {max(norms):.3g}, with a median of {middle:.3g}")
-    for side in ("real", "fake"):
-        if abs(logit := late.median(f"logits/{side}")) >= EXPLODED:
-            reasons.append(f"logits of {side} data are around {logit:.3g} (a healthy game: within 10)")
+    reasons += [
+        f"logits of {side} data are around {logit:.3g} (a healthy game: within 10)"
+        for side in ("real", "fake")
+        if abs(logit := late.median(f"logits/{side}")) >= EXPLODED
+    ]
     if not reasons:
         return None
     return Finding(

@@ -96,7 +96,8 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros((), device=parameters[0].device if parameters else None)
-    return torch.stack(torch._foreach_norm(gradients)).norm()
+    norms: Tensor = torch.stack(torch._foreach_norm(gradients))
+    return norms.square().sum().sqrt()
 
 
 def _scalar(logits: Tensor) -> Tensor:
