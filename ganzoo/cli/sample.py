@@ -1,4 +1,4 @@
-"""``ganzoo sample``: images of a trained model, as one grid or as single files."""
+"""``ganzoo sample``: samples of a trained model, as one picture, as single files, or as an array."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from ganzoo.cli.tools import ToolParser
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
     from ganzoo.gan import GAN
 
 
@@ -37,12 +40,14 @@ def run(arguments: list[str]) -> int:
 
 
 def _parser() -> ToolParser:
-    parser = ToolParser("sample", "Draw images from a trained model. The same seed gives the same images.")
+    parser = ToolParser("sample", "Draw from a trained model. The same seed gives the same images or points.")
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="directory of a run, or a .ckpt file")
     parser.add_argument("--num", type=int, default=64, help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the latents (%(default)s)")
     parser.add_argument(
-        "--out", default="samples.png", help="a .png for one grid, or a directory for single PNGs (%(default)s)"
+        "--out",
+        default="samples.png",
+        help="a .png for one picture, a .npy for the numbers, or a directory for single images (%(default)s)",
     )
     parser.add_argument("--columns", type=int, help="columns of the grid; default: as many as make it square")
     parser.add_argument("--labels", metavar="L,L,...", help="classes of a conditional model, repeated in turn")
@@ -71,7 +76,7 @@ def _numbers(text: str | None) -> list[int] | None:
 def _check_out(out: Path, overwrite: bool) -> None:
     """Refuse early what cannot be written."""
     if out.suffix.lower() in _OTHER_PICTURES and not out.is_dir():
-        raise UserError(f"--out {out} is neither a .png nor a directory; grids are written as PNG.")
+        raise UserError(f"--out {out} is neither a .png, nor a .npy, nor a directory; pictures are written as PNG.")
     taken = any(out.iterdir()) if out.is_dir() else out.exists()
     if taken and not overwrite:
         raise UserError(f"{out} exists already: give another --out, or add --overwrite.")
@@ -81,11 +86,37 @@ def _save(gan: GAN, args: argparse.Namespace, out: Path, labels: list[int] | Non
     from ganzoo.images import grid, save_png, to_image
 
     samples = gan.sample(args.num, seed=args.seed, labels=labels, averaged=not args.raw)
-    if samples.dim() != 4:
-        raise UserError(f"{type(gan).__name__} makes points of shape {tuple(samples.shape[1:])}, not images.")
-    if out.suffix.lower() == ".png" and not out.is_dir():
-        save_png(out, grid(samples, columns=args.columns))
-        return
-    digits = max(4, len(str(args.num - 1)))
-    for i, sample in enumerate(samples):
-        save_png(out / f"{i:0{digits}d}.png", to_image(sample))
+    suffix = "" if out.is_dir() else out.suffix.lower()
+    if suffix == ".npy":
+        _save_numbers(samples, out)
+    elif suffix == ".png":
+        save_png(out, grid(samples, columns=args.columns) if samples.dim() == 4 else _picture_of_points(samples))
+    elif samples.dim() != 4:
+        raise UserError(
+            f"{type(gan).__name__} makes points of shape {tuple(samples.shape[1:])}, not images: give an --out that "
+            "ends in .png or .npy."
+        )
+    else:
+        digits = max(4, len(str(args.num - 1)))
+        for i, sample in enumerate(samples):
+            save_png(out / f"{i:0{digits}d}.png", to_image(sample))
+
+
+def _save_numbers(samples: Tensor, out: Path) -> None:
+    """An array of float32, (N, *shape), as the model makes them: images are in [-1, 1]."""
+    import numpy as np
+
+    from ganzoo import files
+
+    with files.atomic(out) as file:
+        np.save(file, samples.numpy())
+
+
+def _picture_of_points(samples: Tensor) -> Image.Image:
+    from ganzoo.laboratory.pictures import draw_points
+
+    if samples.dim() != 2 or samples.shape[1] > 2:
+        raise UserError(
+            f"Samples of shape {tuple(samples.shape[1:])} make no picture: give an --out that ends in .npy."
+        )
+    return draw_points(samples)

@@ -135,6 +135,21 @@ def draw_line(
     return _rendered(figure)
 
 
+def draw_points(samples: Tensor) -> Image.Image:
+    """Samples alone: (N, 2) as points in the plane, (N, 1) as a histogram."""
+    frame, dim = Frame.around(samples), samples.shape[1]
+    figure = _figure(4.2 if dim == 2 else 6.4, 4.2 if dim == 2 else 3.2, f"{len(samples):,} samples", "")
+    axes = figure.add_axes((0.11, 0.075, 0.82, 0.82) if dim == 2 else (0.085, 0.13, 0.89, 0.74))
+    if dim == 2:
+        axes.scatter(samples[:, 0].numpy(), samples[:, 1].numpy(), s=3, c=FAKE, alpha=0.5, linewidths=0)
+        _dress(axes, frame)
+    else:
+        axes.hist(samples[:, 0].numpy(), bins=90, range=(frame.low[0], frame.high[0]), density=True, color=FAKE)
+        axes.tick_params(labelsize=7, length=2)
+        axes.set_xlabel("x", fontsize=8)
+    return _rendered(figure)
+
+
 def density_by_kernels(samples: Tensor, at: Tensor, bandwidth: float) -> Tensor:
     """A kernel density estimate with normal kernels: of samples (N,), at places (k,)."""
     z = (at[:, None] - samples) / bandwidth

@@ -96,7 +96,10 @@ def test_nothing_is_overwritten_unasked(run: Path, capsys: pytest.CaptureFixture
             ["RUN", "--num", "1", "--labels", "10"],
             "The labels [10] were given for 1 samples; give each one from 0 to 9.",
         ),
-        (["RUN", "--out", "grid.jpg"], "--out grid.jpg is neither a .png nor a directory; grids are written as PNG."),
+        (
+            ["RUN", "--out", "grid.jpg"],
+            "--out grid.jpg is neither a .png, nor a .npy, nor a directory; pictures are written as PNG.",
+        ),
         ([], "the following arguments are required: RUN_OR_CHECKPOINT; see ganzoo sample --help."),
     ],
 )
@@ -104,8 +107,24 @@ def test_mistakes(arguments: list[str], sentence: str, run: Path, capsys: pytest
     assert refused(capsys, "sample", *(str(run) if word == "RUN" else word for word in arguments)) == sentence
 
 
-def test_points_are_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_are_those_of_the_model(run: Path, tmp_path: Path) -> None:
+    assert main(["sample", str(run), "--num", "5", "--seed", "3", "--out", "samples.npy"]) == 0
+    assert np.array_equal(np.load("samples.npy"), load_model(run).sample(5, seed=3).numpy())
+    assert np.load("samples.npy").dtype == np.float32
+
+
+def test_points_are_numbers_or_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--model", "MLPGAN", "--data", "Ring", "--trainer.max_steps", "1", "--trainer.accelerator", "cpu"]
     assert main(["fit", *options]) == 0
+    assert main(["sample", "runs/mlpgan-1", "--num", "200", "--out", "points.npy"]) == 0
+    points = load_model("runs/mlpgan-1").sample(200, seed=0)
+    assert np.array_equal(np.load("points.npy"), points.numpy())
+    assert main(["sample", "runs/mlpgan-1", "--num", "200"]) == 0
+    with Image.open("samples.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    orange = (pixels[..., 0] - pixels[..., 2] > 60).nonzero()
+    # The frame is centred on the points, so the extremes of both are on opposite sides of the panel.
+    assert len(orange[0]) > 200 and np.ptp(orange[0]) + np.ptp(orange[1]) > 200
     capsys.readouterr()
-    assert refused(capsys, "sample", "runs/mlpgan-1") == "MLPGAN makes points of shape (2,), not images."
+    sentence = "MLPGAN makes points of shape (2,), not images: give an --out that ends in .png or .npy."
+    assert refused(capsys, "sample", "runs/mlpgan-1", "--out", "folder") == sentence
