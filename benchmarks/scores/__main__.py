@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import math
 import sys
 import time
@@ -42,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     protocol = PROTOCOLS[options.protocol]
     if options.command == "speed":
-        print(compare(protocol, METHODS[options.method], TARGETS[options.data], seconds=options.seconds))
+        facts = compare(protocol, METHODS[options.method], TARGETS[options.data], seconds=options.seconds)
+        print(json.dumps(facts, indent=1))
+        if options.json:
+            options.json.write_text(json.dumps(facts, indent=1) + "\n")
         return 0
     return _run(protocol, options)
 
@@ -107,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, table):
         command.add_argument("--records", type=Path, default=records.RECORDS, help="folder of the records")
     speed.add_argument("--seconds", type=float, default=30.0)
+    speed.add_argument("--json", type=Path, help="docs/records/toy-speed.json is what the table quotes")
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmarks.scores.published import PUBLISHED
 
 PAGE = records.ROOT / "docs" / "toy-table.md"
 IMAGES = records.ROOT / "docs" / "images"
+SPEED = records.ROOT / "docs" / "records" / "toy-speed.json"
 PANEL, MARGIN, CAPTION = 150, 8, 16  #: pixels
 Record = dict[str, Any]
 
@@ -125,7 +127,22 @@ def _cost(all_records: list[Record]) -> str:
         f"{r['seconds']['cpu'] / 60:.1f} | {r['seconds']['wall'] / 60:.1f} | {r['machine']} | {r['commit']} |"
         for r in all_records
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", _speed()]) + "\n"
+
+
+def _speed() -> str:
+    """What stacking is worth, from its own record."""
+    if not SPEED.exists():
+        return ""
+    facts = json.loads(SPEED.read_text())
+    stacked, fit = facts["one_stacked"], facts["one_in_fit"]
+    return (
+        f"{facts['seeds']} stacked seeds of the plain GAN cost {fit['ratio']} times one seed in `Trainer.fit` "
+        f"({fit['all_ms']} and {fit['one_ms']} ms of CPU time per cycle) and {stacked['ratio']} times one seed in the "
+        f"stacked program itself ({stacked['all_ms']} and {stacked['one_ms']} ms): there matrix products at the core's "
+        f"peak are most of the time, and they grow with the seeds. Medians of interleaved pairs, {facts['machine']}:\n\n"
+        "```bash\npython -m benchmarks.scores speed --method gan --json docs/records/toy-speed.json\n```"
+    )
 
 
 def draw(ordered: list[Record], target: Target, path: Path) -> None:
