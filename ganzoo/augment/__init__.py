@@ -1,6 +1,6 @@
 """What the discriminator sees, real and fake alike: noise and augmentations, as parts.
 
-They are named before parts that join samples, such as packing; APA is named before all others.
+They are named before parts that join samples, such as packing.
 """
 
 from ganzoo.augment.ada import ADA

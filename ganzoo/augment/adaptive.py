@@ -61,7 +61,7 @@ class AdaptiveProbability(Part):
         """Refuse losses that do not change when a constant is added to all logits: their sign means nothing."""
         if self.target is None:
             return
-        real, fake = torch.tensor([[2.0], [-0.5]]), torch.tensor([[0.5], [-1.0]])
+        real, fake = (torch.tensor(x)[:, None].expand(2, gan.loss.num_discriminators) for x in ([2.0, -0.5], [0.5, -1]))
         value, shifted = gan.loss.discriminator(real, fake), gan.loss.discriminator(real + 1, fake + 1)
         if torch.allclose(value, shifted):
             raise UserError(
@@ -75,10 +75,10 @@ class AdaptiveProbability(Part):
 
     def logits(self, turn: Turn, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, Tensor]:
         """Count the signs of a micro-batch. Ranks average both sums with the gradients, before ``after_step``."""
-        if turn.player == "discriminator" and turn.real_logits is not None:
+        if turn.player == "discriminator" and turn.real is not None and turn.real_logits is not None:
             sign = turn.real_logits.detach().float().sign().mean()
-            self.signs += sign * len(turn.real_logits)
-            self.images += len(turn.real_logits)
+            self.signs += sign * len(turn.real)
+            self.images += len(turn.real)
             turn.logs[f"{self.log_prefix}/r_t"] = sign
             turn.logs[f"{self.log_prefix}/p"] = self.p.clone()
         return real, fake

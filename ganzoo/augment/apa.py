@@ -5,31 +5,21 @@ Jiang, Dai, Wu and Loy 2021, arXiv 2111.06849.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
 
 from ganzoo import streams
 from ganzoo.augment.adaptive import AdaptiveProbability
-from ganzoo.errors import UserError
-from ganzoo.parts import Part, PlayerName, Turn
+from ganzoo.parts import PlayerName, Turn
 from ganzoo.schedules import Schedule
-
-if TYPE_CHECKING:
-    from ganzoo.gan import GAN
 
 
 class APA(AdaptiveProbability):
     """Adaptive pseudo augmentation (Jiang 2021): real data are replaced by fakes with a probability that adapts.
 
     Each real sample of the discriminator's turn is replaced, with probability p, by the fake of the same turn that has
-    its place in the batch, and its label. It works on images and points. Its measure of overfitting is the paper's
-    lambda_r = E[sign(D(real))], over what was shown as real. A loss that compares real and fake in pairs learns nothing
-    from a pair with a replaced sample.
-
-    Only the turn's own pass over real data is deceived. Penalties look at the data as they are; so those that could use
-    the turn's pass make one of their own.
+    its place in the batch, and its label. Penalties at real data see the replaced ones, too. It works on images and
+    points. Its measure of overfitting is the paper's lambda_r = E[sign(D(real))], over what was shown as real. A loss
+    that compares real and fake in pairs learns nothing from a pair with a replaced sample.
     """
 
     players: tuple[PlayerName, ...] = ("discriminator",)
@@ -52,21 +42,9 @@ class APA(AdaptiveProbability):
         """
         super().__init__(p, target=target, speed_kimg=speed_kimg, interval=interval)
 
-    def setup(self, gan: GAN) -> None:
-        super().setup(gan)
-        for part in gan.tricks[: gan.tricks.index(self)]:
-            if type(part).inputs is not Part.inputs:
-                raise UserError(
-                    f"APA replaces real data, so it must be named before {type(part).__name__}, which changes what the "
-                    "discriminator sees."
-                )
-
-    def before_turn(self, turn: Turn) -> None:
-        super().before_turn(turn)
-        turn.full_precision = False  # so that no penalty takes the turn's pass, which saw fakes, for one over real data
-
-    def inputs(self, turn: Turn, data: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if data is not turn.real or turn.fake is None or self.never:
-            return data, labels
-        replaced = streams.rand(len(data), purpose="apa", device=data.device) < self.p
-        return torch.where(replaced.view(-1, *[1] * (data.dim() - 1)), turn.fake.detach(), data), labels
+    def generated(self, turn: Turn) -> None:
+        if turn.real is None or turn.fake is None or self.never:
+            return
+        replaced = streams.rand(len(turn.real), purpose="apa", device=turn.real.device) < self.p
+        mask = replaced.view(-1, *[1] * (turn.real.dim() - 1))
+        turn.real = torch.where(mask, turn.fake.detach(), turn.real.detach()).requires_grad_(turn.track_real)

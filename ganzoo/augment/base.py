@@ -15,13 +15,13 @@ from ganzoo.precision import full_precision
 class Augmentation(Part):
     """Base of augmentations: random changes of what the discriminator sees, real or fake, in turns of both players.
 
-    It is differentiable, so that the generator learns through it. Random numbers belong to the joint batch, are others
-    for each sample, and others for each pass: a gradient penalty that makes a pass of its own is taken at newly
-    augmented points, with respect to the images before the augmentation (as in Karras 2020, where R1 sees augmented
-    images, too).
+    They are differentiable, so that the generator learns through them. Random numbers belong to the joint batch and are
+    others for each sample and each pass. Gradient penalties see augmented samples, and differentiate with respect to
+    the samples before the augmentation (as Karras 2020 does for R1): R1 and R2 see those of the turn's own passes,
+    penalties at other points newly augmented ones.
 
     Parts act on the discriminator's input in the order in which they are named. Augmentations come before parts that
-    join several samples into one, such as packing: otherwise the members of a pack share one change.
+    join several samples into one, such as packing: those would be given packs.
     """
 
     def inputs(self, turn: Turn, data: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
