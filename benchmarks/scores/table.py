@@ -140,7 +140,7 @@ def _speed() -> str:
         f"{facts['seeds']} stacked seeds of the plain GAN cost {fit['ratio']} times one seed in `Trainer.fit` "
         f"({fit['all_ms']} and {fit['one_ms']} ms of CPU time per cycle) and {stacked['ratio']} times one seed in the "
         f"stacked program itself ({stacked['all_ms']} and {stacked['one_ms']} ms): there matrix products at the core's "
-        f"peak are most of the time, and they grow with the seeds. Medians of interleaved pairs, {facts['machine']}:\n\n"
+        f"peak are most of the time, and grow with the seeds. Medians of pairs, {facts['machine']}:\n\n"
         "```bash\npython -m benchmarks.scores speed --method gan --json docs/records/toy-speed.json\n```"
     )
 
