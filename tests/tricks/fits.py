@@ -10,7 +10,7 @@ from ganzoo.models import DCGAN, MLPGAN
 from ganzoo.parts import Part, Turn
 from tests.common import fit, flat, max_difference, normal_batches
 
-SHAPES = {"points": (8, 2), "images": (8, 1, 8, 8)}
+SHAPES = {"points": (8, 2), "images": (8, 1, 8, 8), "larger": (8, 1, 16, 16)}
 
 
 def small(kind: str, *parts: Part, seed: int = 0, **options) -> GAN:
@@ -19,7 +19,7 @@ def small(kind: str, *parts: Part, seed: int = 0, **options) -> GAN:
     options["parts"] = list(parts)
     if kind == "points":
         return MLPGAN(hidden=8, **options)
-    return DCGAN(8, 1, width=4, **{"discriminator_norm": "none", **options})
+    return DCGAN(SHAPES[kind][-1], 1, width=4, **{"discriminator_norm": "none", **options})
 
 
 def run(gan: GAN, kind: str, steps: int = 3, **trainer) -> GAN:
