@@ -149,6 +149,8 @@ class Loop(L.LightningModule):
                 turn.real = turn.real.detach().requires_grad_()
         turn.latents = self.latents.draw(micro, self.generator.latent_dim, self.device)
         turn.fake_labels = self._fake_labels(turn.real_labels, micro)
+        for part in parts:
+            turn.latents = part.drawn(turn, turn.latents)
         is_d = turn.player == "discriminator"
         with torch.set_grad_enabled(not is_d):
             turn.fake = self.generate(turn.latents, turn.fake_labels)

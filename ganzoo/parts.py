@@ -102,6 +102,10 @@ class Part(Configurable, nn.Module):
     def before_turn(self, turn: Turn) -> None:
         """Before the first forward pass of the turn."""
 
+    def drawn(self, turn: Turn, latents: Tensor) -> Tensor:
+        """When the latents of a micro-batch are drawn: change what the generator starts from, in order of the parts."""
+        return latents
+
     def generated(self, turn: Turn) -> None:
         """When the fakes of a micro-batch are there, before the discriminator sees anything."""
 
