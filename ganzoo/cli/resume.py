@@ -60,8 +60,8 @@ def prepare(cli: FitCLI, run: Path) -> str | None:
     if locked:
         print(f"Changed: {', '.join(locked)}", file=sys.stderr)
     clock = checkpoint.read(run)[checkpoint.KEY]["clock"]
-    if new["samples.gif"] and (run / "samples").is_dir() and not (run / "samples.gif").is_file():
-        return None  # it was killed between its last checkpoint and its last files
+    if _awaits_animation(run, new):
+        return None
     total_kimg, max_steps = new.get("model.total_kimg"), new["trainer.max_steps"]
     if total_kimg is not None and clock["images"] >= total_kimg * 1000:
         return f"The run {run} is complete, with {clock['images'] / 1000:g} kimg; to go on, raise --model.total_kimg."
@@ -89,6 +89,16 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = prefix if key == "init_args" else f"{prefix}.{key}".strip(".")
         found |= flat(value, name) if isinstance(value, Mapping) and value else {name: value}
     return found
+
+
+def _awaits_animation(run: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether the run was killed between its last checkpoint and its last files."""
+    given = settings["trainer.callbacks"] or []
+    wanted = {"samples": settings["samples.gif"]}
+    for one in given if isinstance(given, list) else [given]:
+        if isinstance(one, Mapping) and one["class_path"].endswith(".Distribution"):
+            wanted["laboratory"] = one["init_args"]["gif"]
+    return any(gif and (run / name).is_dir() and not (run / f"{name}.gif").is_file() for name, gif in wanted.items())
 
 
 def _is_free(key: str) -> bool:

@@ -85,7 +85,7 @@ def draw_plane(
         right.tick_params(labelleft=False)
         bar = figure.colorbar(shown, cax=figure.add_axes((0.937, 0.075, 0.014, 0.76)))
         bar.ax.tick_params(labelsize=7, length=2)
-        bar.ax.yaxis.set_major_formatter("{x:.2g}")
+        bar.set_ticks(shown.levels[:: _LEVELS // 4], labels=[f"{level:.2g}" for level in shown.levels[:: _LEVELS // 4]])
         label = "D(x)" if judged.is_probability else "critic, its median at 0"
         right.set_title(f"{label}, and arrows along its gradient", fontsize=8.5, color=INK, loc="left")
     return _rendered(figure)
