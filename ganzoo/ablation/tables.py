@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from ganzoo.ablation.plan import BASE
@@ -56,7 +57,7 @@ def runs_table(summary: Summary) -> Table:
             _share(v),
             str(v.states["failed"]),
             cost(v),
-            " ".join([*summary.plan.options, v.given]).strip() if v.name == BASE else v.given,
+            shlex.join(summary.plan.options) if v.name == BASE else v.given,
         ]
         for v in summary.variations
     ]

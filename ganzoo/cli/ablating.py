@@ -103,8 +103,8 @@ def _report(plan: Plan, out: Path, request: Request) -> int:
     scores = results.parse_scores(request.scores, _best(request)) or results.default_scores(columns)
     results.check_columns(scores, columns)
     costs = _load_costs(out)
-    report.write(summary.summarize(plan, out, scores, costs), out)
-    if request.timing:
+    if request.timing and any(v.name not in costs for v in plan.variations):
+        report.write(summary.summarize(plan, out, scores, costs), out)  # so that there is one whatever comes now
         try:
             _time(plan, out, costs)
         except KeyboardInterrupt:

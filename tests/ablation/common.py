@@ -15,7 +15,7 @@ from ganzoo.ablation.runner import Outcome
 def plan_of(*names: str, seeds: Sequence[int] = (0, 1), **settings: object) -> Plan:
     """The base and variations of these names, which differ in ``model.x``."""
     variations = [
-        Variation(name, name and f"--model.x {i}", {"model.x": i, **settings}, f"model: {{x: {i}}}\n")
+        Variation(name, f"--model.x {i}" if i else "", {"model.x": i, **settings}, f"model: {{x: {i}}}\n")
         for i, name in enumerate((BASE, *names))
     ]
     return Plan("toy.yaml", ["--model.total_kimg", "1"], variations, list(seeds))
