@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "layers": BASE,
     "parts": BASE | {"schedules"},
     "augment": BASE | {"parts", "schedules"},
-    "tricks": BASE | {"parts", "schedules", "layers", "losses"},
+    "tricks": BASE | {"parts", "schedules", "layers", "losses", "latents"},
     "laboratory": BASE | PARTS | {"images", "data", "callbacks", "metrics", "loop"},
     "health": BASE | {"parts"},
     "players": BASE | {"parts", "optim", "schedules"},

@@ -2,6 +2,7 @@
 
 from ganzoo.tricks.attention import SelfAttention
 from ganzoo.tricks.dual import DualDiscriminator
+from ganzoo.tricks.latent_optimization import LatentOptimization
 from ganzoo.tricks.minibatch import MinibatchDiscrimination, MinibatchStdDev
 from ganzoo.tricks.normalization import EqualizedLearningRate, PixelNorm, SpectralNorm, VirtualBatchNorm
 from ganzoo.tricks.packing import Packing
@@ -11,6 +12,7 @@ from ganzoo.tricks.unrolled import Unrolled
 __all__ = [
     "DualDiscriminator",
     "EqualizedLearningRate",
+    "LatentOptimization",
     "MinibatchDiscrimination",
     "MinibatchStdDev",
     "Packing",
