@@ -9,6 +9,9 @@ Differences from the paper:
 - Images that are not square are turned by 180 degrees only.
 - Gray images follow the luma axis; alpha is moved and cut with its image, but neither coloured, filtered nor noisy.
 - p does not rise above 1.
+
+On CUDA the derivative of the geometric part adds its terms in no fixed order, as torch's own sampling does: two runs
+differ by rounding, and ``trainer.deterministic: true`` refuses it (``warn`` does not).
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class AdaptiveProbability(Part):
             )
 
     def before_turn(self, turn: Turn) -> None:
-        if isinstance(self.schedule, Schedule):
+        if self.target is None:  # the recipe's p counts, whatever a checkpoint holds
             self.p.fill_(value_at(self.schedule, turn.kimg))
 
     def logits(self, turn: Turn, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -95,6 +95,7 @@ class AdaptiveProbability(Part):
 
     @property
     def never(self) -> bool:
-        """Whether p is known to be 0. On an accelerator a p that may move is not looked at: that would wait for it."""
-        fixed = self.target is None and not isinstance(self.schedule, Schedule)
-        return (fixed or self.p.device.type == "cpu") and self.p.item() == 0
+        """Whether p is known to be 0. On an accelerator a p that moves is not looked at: that would wait for it."""
+        if self.target is None and not isinstance(self.schedule, Schedule):
+            return bool(self.schedule == 0)
+        return self.p.device.type == "cpu" and self.p.item() == 0

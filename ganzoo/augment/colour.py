@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ganzoo.augment.base import num_colours, per_sample
-from ganzoo.augment.geometry import reflected
+from ganzoo.augment.geometry import constant, reflected
 
 #: Low-pass filter of the sym2 wavelet (Daubechies 1992).
 SYM2 = tuple((a + b * 3**0.5) / (4 * 2**0.5) for a, b in ((1, 1), (3, 1), (3, -1), (1, -1)))
 NUM_BANDS = 4
+_CROSS = ((0, -1, 1), (1, 0, -1), (-1, 1, 0))  #: the cross product with (1, 1, 1)
 
 
 def colour_matrix(
@@ -29,7 +30,7 @@ def colour_matrix(
     """
     luma = torch.full((3, 3), 1 / 3, dtype=hue.dtype, device=hue.device)  # v v^T
     chroma = torch.eye(3, dtype=hue.dtype, device=hue.device) - luma
-    turn = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=hue.dtype, device=hue.device) / 3**0.5  # v x ...
+    turn = constant(_CROSS, hue.dtype, hue.device) / 3**0.5  # v x ...
     sign = 1 - 2 * flip
     rotated = hue.cos()[:, None, None] * chroma + hue.sin()[:, None, None] * turn
     matrix = sign[:, None, None] * luma + saturation[:, None, None] * rotated
@@ -59,6 +60,7 @@ def amplify(images: Tensor, gains: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def bands(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Filters of the four bands along an axis that continues by reflection, as matrices (4, size, size).
 

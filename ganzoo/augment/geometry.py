@@ -70,7 +70,7 @@ def move_pixels(images: Tensor, inverse: Tensor) -> Tensor:
     """Images (N, C, H, W) under transformations that take pixels to pixels: values are moved, none is computed."""
     height, width = images.shape[2:]
     places = _sources(images, inverse, _centred(width, images), _centred(height, images))
-    last = torch.tensor([[width - 1], [height - 1]], dtype=images.dtype, device=images.device)
+    last = constant(((width - 1,), (height - 1,)), images.dtype, images.device)
     return _sample(images, places * (2 / last.clamp(1)), (height, width), _NEAREST)
 
 
@@ -92,6 +92,7 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept here must be fit for training, too
 def resampling(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """The two filters along one axis as matrices: up (2 (size + 6), size) and down (size, 2 size + 10).
 
@@ -109,6 +110,13 @@ def resampling(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Ten
     for i in range(size):
         down[i, 2 * i : 2 * i + len(taps)] = taps  # y[i] = sum_n h[n - 2 i + 5] v[n]
     return up.to(device, dtype), down.to(device, dtype)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def constant(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A small matrix, brought to the device once: each time would wait for it."""
+    return torch.tensor(rows, dtype=dtype, device=device)
 
 
 def reflected(pixel: int, size: int) -> int:
@@ -140,7 +148,7 @@ def _fine_grid(places: Tensor, height: int, width: int) -> Tensor:
 
     The margin of the fine image shows the reflection through the filter; farther out the place itself is reflected.
     """
-    last = torch.tensor([[width - 1], [height - 1]], dtype=places.dtype, device=places.device)
+    last = constant(((width - 1,), (height - 1,)), places.dtype, places.device)
     period = (2 * last).clamp(1)
     folded = places + last / 2
     folded.addcmul_((folded / period).round_(), period, value=-1).abs_().sub_(last / 2)

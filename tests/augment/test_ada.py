@@ -320,6 +320,18 @@ def test_r1_sees_augmented_images_and_differentiates_by_the_images_before() -> N
     assert value != pytest.approx(weight.square().sum().item(), rel=1e-2)
 
 
+def test_training_goes_on_where_a_size_was_first_seen_in_inference_mode() -> None:
+    part, x = ADA(ALL, p=0.9, target=None), images(2, 3, 6, 10)
+    with torch.inference_mode():
+        part.augment(x)
+    x.requires_grad_()
+    with stream(2):
+        (got,) = torch.autograd.grad(part.augment(x).sum(), x)
+    with stream(2):  # affine, so the same anywhere
+        (expected,) = torch.autograd.grad(part.augment(2 * x).sum() / 2, x)
+    assert torch.allclose(got, expected, atol=1e-5)
+
+
 def test_refusals() -> None:
     with pytest.raises(UserError, match="InstanceNoise"):
         ADA().augment(torch.zeros(4, 2))

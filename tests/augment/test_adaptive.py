@@ -275,6 +275,13 @@ def test_a_schedule_of_p() -> None:
     assert build(part.config()).schedule(0.5) == pytest.approx(0.2)
 
 
+def test_a_fixed_p_is_the_recipes_whatever_a_checkpoint_holds() -> None:
+    adapted, fixed = ADA(p=0.7), ADA(p=0.2, target=None)
+    fixed.load_state_dict(adapted.state_dict())
+    fixed.before_turn(Turn(MLPGAN(hidden=4), "discriminator", 0, 0.0))
+    assert fixed.p.item() == pytest.approx(0.2)
+
+
 # ------------------------------------------------------------------ refusals
 
 
