@@ -58,12 +58,12 @@ def _run(protocol: Protocol, options: argparse.Namespace) -> int:
     else:
         todo = [(TARGETS[options.data], METHODS[options.method])]
         end = time.monotonic() + options.seconds
-    failed = False
+    failed, code = False, records.commit()  # now: a long run is by the code that it was started from
     for target, method in todo:
         if time.monotonic() >= end:
             break
         try:
-            _one(protocol, target, method, end - time.monotonic(), options)
+            _one(protocol, target, method, end - time.monotonic(), code, options)
         except Exception:
             if not options.all:
                 raise
@@ -72,7 +72,9 @@ def _run(protocol: Protocol, options: argparse.Namespace) -> int:
     return int(failed)
 
 
-def _one(protocol: Protocol, target: Target, method: Method, seconds: float, options: argparse.Namespace) -> None:
+def _one(
+    protocol: Protocol, target: Target, method: Method, seconds: float, code: str, options: argparse.Namespace
+) -> None:
     run = Run(protocol, method, target, range(options.seeds or target.num_seeds), device=options.device)
     key = f"{records.config_hash(records.config(protocol, target, method))}-{len(run.seeds)}"
     checkpoint = options.work / f"{records.name(protocol, target, method)}-{key}.pt"
@@ -82,7 +84,7 @@ def _one(protocol: Protocol, target: Target, method: Method, seconds: float, opt
     scores = {name: values for name, values in run.curve[-1].items() if name != "cycle"} if run.curve else {}
     print(f"{records.name(protocol, target, method)}: cycle {run.cycle} of {protocol.cycles} {scores}", flush=True)
     if ended:
-        print(f"  {records.write(run, options.records).name}", flush=True)
+        print(f"  {records.write(run, code, options.records).name}", flush=True)
 
 
 def _keep_freed_memory() -> None:

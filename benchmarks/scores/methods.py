@@ -93,7 +93,13 @@ METHODS = {
     for m in (
         Method("gan", "GAN"),
         _pacgan(2),
-        Method("rpgan", "RpGAN + R1 + R2", Relativistic(), penalty=ZeroCentred(0.1), notes=("gamma 0.1.",)),
+        Method(
+            "rpgan",
+            "RpGAN + R1 + R2",
+            Relativistic(),
+            penalty=ZeroCentred(0.1),
+            notes=("gamma 0.1 for both penalties, not tuned.",),
+        ),
         Method(
             "wgan_gp",
             "WGAN-GP",
@@ -109,7 +115,10 @@ METHODS = {
             "unrolled",
             "Unrolled GAN",
             unroll=5,
-            notes=("5 steps on the cycle's own batch, gradient through Adam's update (Metz 2017).",),
+            notes=(
+                "5 steps on the cycle's own batch, gradient through Adam's update (Metz 2017); the published row is of "
+                "VEEGAN's own networks and training.",
+            ),
         ),
     )
 }

@@ -41,8 +41,8 @@ def config_hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write(run: Run, folder: Path = RECORDS) -> Path:
-    """Write the record of a run that has ended."""
+def write(run: Run, code: str, folder: Path = RECORDS) -> Path:
+    """Write the record of a run that has ended; ``code`` is the commit that it was started from."""
     content = config(run.protocol, run.target, run.method)
     points = run.samples()[0, :SHOWN]
     points = points[points.isfinite().all(1)]  # JSON has no nan
@@ -57,7 +57,7 @@ def write(run: Run, folder: Path = RECORDS) -> Path:
         "seconds": {"cpu": round(run.cpu_seconds, 1), "wall": round(run.wall_seconds, 1)},
         "differences": differences(run.protocol, len(run.seeds)),
         "notes": list(run.method.notes),
-        "commit": commit(),
+        "commit": code,
         "config_hash": config_hash(content),
         "config": content,
         "versions": {"ganzoo": ganzoo.__version__, "torch": torch.__version__, "python": platform.python_version()},

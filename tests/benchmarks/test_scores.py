@@ -504,7 +504,7 @@ def test_the_table_has_means_and_deviations_beside_the_published(tmp_path: Any) 
     run.curve = [{"cycle": 6, "modes": [20, 22, 24], "high_quality": [0.5, 0.6, 0.7], "reverse_kl": [1.0, 1.0, 1.0]}]
     run.curve[0]["reverse_kl_all"] = [0.2, 0.3, 0.4]
     run.cpu_seconds, run.wall_seconds = 60.0, 90.0
-    records.write(run, tmp_path / "records")
+    records.write(run, "c0ffee", tmp_path / "records")
     page = table.write_table(
         tmp_path / "records", tmp_path / "docs" / "page.md", tmp_path / "docs" / "images"
     ).read_text()
@@ -513,5 +513,6 @@ def test_the_table_has_means_and_deviations_beside_the_published(tmp_path: Any) 
     )
     assert row in page
     assert "| GAN | not run |" in page
-    assert "1.0 | 1.5 |" in page  # minutes
+    assert "| 3 | 0 | 1.0 | 1.5 |" in page  # seeds, cycles, minutes
+    assert "| c0ffee |" in page
     assert (tmp_path / "docs" / "images" / "toy-compact-grid.png").stat().st_size < 60_000
