@@ -11,7 +11,7 @@ from ganzoo.schedules import Schedule
 
 
 class LeCam(Penalty):
-    """E|D(x) - a_F|^2 + E|D(G(z)) - a_R|^2 with anchors a_R, a_F (Tseng 2021, eq. 4 and 5), for few training data.
+    """E|D(x) - a_F|^2 + E|D(G(z)) - a_R|^2 with anchors a_R, a_F, for few training data (Tseng 2021, R_LC).
 
     The anchors are exponential averages of the mean logits of real data and of fakes, over devices and micro-batches.
     They begin as the first turn's means and move at the end of every turn of the discriminator, so a turn is compared

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from ganzoo import streams
 from ganzoo.config import build
 from ganzoo.gan import GAN
 from ganzoo.models import DCGAN, MLPGAN
 from ganzoo.parts import Part
-from tests.common import fit, flat, max_difference, normal_batches
+from tests.common import Endless, fit, flat, max_difference, normal_batches
 
 SHAPES = {"points": (8, 2), "images": (8, 1, 8, 8)}
 
@@ -67,8 +68,25 @@ RANDOM = [
 ]
 
 
+def labelled(kind: str) -> Endless:
+    """Batches of data and labels of three classes."""
+
+    def make(k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        g = torch.Generator().manual_seed(k)
+        return torch.randn(*SHAPES[kind], generator=g), torch.randint(3, (8,), generator=g)
+
+    return Endless(make)
+
+
 def both(gan: GAN) -> torch.Tensor:
     return torch.cat([flat(gan.generator), flat(gan.discriminator)])
+
+
+class Noisy(Part):
+    """Noise on all that the discriminator sees."""
+
+    def inputs(self, turn, data, labels):
+        return data + 0.1 * streams.randn(*data.shape, purpose="noise"), labels
 
 
 class Watch(Part):

@@ -14,9 +14,9 @@ from ganzoo.parts import Part, Turn
 from ganzoo.penalties import BalancedConsistency, Consistency, LatentConsistency
 from ganzoo.penalties.consistency import shifted_and_flipped
 from ganzoo.schedules import Linear
-from tests.common import Critic
+from tests.common import Critic, fit
 from tests.mutants import kills
-from tests.penalties.fits import RANDOM, Watch, leaves_no_trace, run, small, survives
+from tests.penalties.fits import RANDOM, Noisy, Watch, labelled, leaves_no_trace, run, small, survives
 
 CPU = torch.device("cpu")
 IDENTITY = {"shift": 0, "flip": False}
@@ -324,13 +324,6 @@ def test_the_turns_own_logits_are_used_again_with_the_same_gradient() -> None:
     assert torch.allclose(*states, rtol=1e-3, atol=1e-6)
 
 
-class Noisy(Part):
-    """Noise on all that the discriminator sees."""
-
-    def inputs(self, turn, data, labels):
-        return data + 0.1 * streams.randn(*data.shape, purpose="noise"), labels
-
-
 class OfTheFirst(Consistency):
     """Both sides in passes of their own kind, as if nothing was recorded."""
 
@@ -357,6 +350,25 @@ def identity_gives_zero_in_a_run(cls) -> None:
 def test_only_the_augmentation_makes_a_difference() -> None:
     identity_gives_zero_in_a_run(Consistency)
     kills(identity_gives_zero_in_a_run, OfTheFirst)
+
+
+@pytest.mark.parametrize("kind", ["images", "points"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_both_sides_have_the_same_labels(kind: str, precision: str) -> None:
+    """Of a conditional model, where another label would give another logit."""
+    values = []
+
+    class Keep(BalancedConsistency):
+        def inconsistency(self, turn, data, labels, logits, moment):
+            assert labels is not None
+            value = super().inconsistency(turn, data, labels, logits, moment)
+            other = super().inconsistency(turn, data, (labels + 1) % 3, logits, moment)
+            values.append((value.item(), other.item() > 0 or not turn.full_precision))
+            return value
+
+    gan = small(kind, num_classes=3, penalties=[Keep(**IDENTITY)])
+    fit(gan, labelled(kind), max_steps=2, precision=precision)
+    assert values == [(0.0, True)] * 4
 
 
 @pytest.mark.parametrize("cls", [Consistency, BalancedConsistency])

@@ -10,13 +10,13 @@ from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.models import MLPGAN
 from ganzoo.parts import Turn
-from ganzoo.penalties import FeatureMatching
+from ganzoo.penalties import FeatureMatching, features
 from ganzoo.penalties.features import features_of
 from ganzoo.plan import Play
 from ganzoo.schedules import Linear
-from tests.common import flat
+from tests.common import fit, flat
 from tests.mutants import kills
-from tests.penalties.fits import RANDOM, Watch, gradient, leaves_no_trace, run, small, survives
+from tests.penalties.fits import RANDOM, Noisy, Watch, gradient, labelled, leaves_no_trace, run, small, survives
 
 
 class TwoLayers(nn.Module):
@@ -187,6 +187,17 @@ def test_the_turns_own_pass_is_used_again_and_gives_the_same_gradient() -> None:
     assert torch.allclose(used, own, rtol=1e-4, atol=1e-7)
 
 
+def test_a_pass_made_again_has_the_same_noise(monkeypatch) -> None:
+    """Where the turn's own pass cannot be used: here, as if the discriminator was compiled."""
+    used, _ = gradients(FeatureMatching(5.0), parts=[Noisy()])
+    fresh, _ = gradients(OwnPasses(5.0), parts=[Noisy()])
+    monkeypatch.setattr(features, "is_compiled", lambda network: True)
+    again, passes = gradients(FeatureMatching(5.0), parts=[Noisy()])
+    assert passes == [2, 3] * 2
+    assert torch.allclose(used, again, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(used, fresh, rtol=1e-2, atol=1e-5)
+
+
 def test_only_due_turns_have_the_pass() -> None:
     _, passes = gradients(FeatureMatching(5.0, every=2))
     assert passes == [2, 2, 2, 1]
@@ -259,6 +270,26 @@ def test_in_bf16_the_penalty_is_of_full_precision() -> None:
 
     gan.tricks.append(Compare(lambda turn: None))
     run(gan, "images", 2, precision="bf16-mixed")
+    assert [a for a, _ in pairs] == pytest.approx([b for _, b in pairs], rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_both_sides_have_their_labels(precision: str) -> None:
+    """The discriminator of points sees labels as columns, so its features depend on them."""
+    pairs = []
+
+    class Keep(FeatureMatching):
+        def value(self, turn):
+            value = super().value(turn)
+            hot = [nn.functional.one_hot(labels, 3).float() for labels in (turn.real_labels, turn.fake_labels)]
+            body = turn.gan.discriminator.layers[:-1]
+            means = [body(torch.cat([x, y], 1)).mean(0) for x, y in zip((turn.real, turn.fake), hot, strict=True)]
+            pairs.append((value.item(), (means[0] - means[1]).square().sum().item()))
+            return value
+
+    gan = small("points", num_classes=3, penalties=[Keep()])
+    fit(gan, labelled("points"), max_steps=2, precision=precision)
+    assert len(pairs) == 2
     assert [a for a, _ in pairs] == pytest.approx([b for _, b in pairs], rel=1e-5)
 
 
