@@ -34,8 +34,8 @@ VEEGAN's two mixtures in the plane (Srivastava 2017) under PacGAN's protocol (Li
 - **reverse KL**: KL(generated || uniform) over the modes in nats; 0 is best, 3.22 (log 25) and 2.08 (log 8) worst.
   First of high-quality samples only, as PacGAN's code counts; in brackets of all samples, each at its nearest mode.
 
-Ours are mean +- standard deviation over seeds; the published ones are means. `?` marks a published number that is still
-to be checked against the paper.
+Ours are mean +- standard deviation over seeds; the published ones are means, quoted second-hand and still to be compared
+with the papers' pages; `?` marks those with one source only. `-`: not published under this protocol.
 """
 
 PROTOCOL = """## Protocol
@@ -58,7 +58,7 @@ def write_table(folder: Path = records.RECORDS, page: Path = PAGE, images: Path 
     for protocol in PROTOCOLS.values():
         for target in TARGETS.values():
             found = [r for r in all_records if (r["protocol"], r["data"]) == (protocol.name, target.name)]
-            if found:
+            if found or protocol.name == "compact":
                 parts.append(_section(protocol, target, found, images))
     parts += [PROTOCOL, _differences(all_records), _cost(all_records)]
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -76,13 +76,12 @@ def _section(protocol: Protocol, target: Target, found: list[Record], images: Pa
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_row(target, name, by_method.get(name)) for name in METHODS]
-    ordered = [by_method[name] for name in METHODS if name in by_method]
-    picture = images / f"toy-{protocol.name}-{target.name}.png"
-    draw(ordered, target, picture)
-    lines.append(f"\n![samples](images/{picture.name})\n")
-    lines.append(
-        f"*{records.SHOWN} samples of the first seed (black) over the modes (red), in the order of the table.*\n"
-    )
+    if ordered := [by_method[name] for name in METHODS if name in by_method]:
+        picture = images / f"toy-{protocol.name}-{target.name}.png"
+        draw(ordered, target, picture)
+        lines.append(f"\n![samples](images/{picture.name})\n")
+        lines.append(f"*{records.SHOWN} samples of the first seed (black) over the modes (red).*")
+    lines.append("")
     return "\n".join(lines)
 
 
@@ -100,7 +99,7 @@ def _row(target: Target, name: str, record: Record | None) -> str:
         ]
     theirs = ["-", "-", "-", "-"]
     if published:
-        mark = "" if published.checked else "?"
+        mark = "" if published.confirmed else "?"
         kl = "-" if published.reverse_kl is None else f"{published.reverse_kl:.2f}{mark}"
         quality = f"{100 * published.high_quality:.1f} %{mark}"
         theirs = [f"{published.modes}{mark}", quality, kl, published.source]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.scores import __main__ as program
-from benchmarks.scores import methods, records, table, train
+from benchmarks.scores import methods, records, speed, table, train
 from benchmarks.scores.draws import Draws
 from benchmarks.scores.methods import METHODS, OneCentred, ZeroCentred
 from benchmarks.scores.networks import EPS, RETAIN, StackedDiscriminator, StackedGenerator, largest, minibatch_std
@@ -516,3 +516,16 @@ def test_the_table_has_means_and_deviations_beside_the_published(tmp_path: Any) 
     assert "| 3 | 0 | 1.0 | 1.5 |" in page  # seeds, cycles, minutes
     assert "| c0ffee |" in page
     assert (tmp_path / "docs" / "images" / "toy-compact-grid.png").stat().st_size < 60_000
+
+
+def test_cost_is_the_median_ratio_of_pairs() -> None:
+    pairs = [(1.0, 2.0), (2.0, 6.0), (4.0, 4.0)]
+    assert speed._summary(pairs) == {"one_ms": 2.0, "all_ms": 4.0, "ratio": 2.0, "num_pairs": 3}
+
+
+def test_the_fit_that_is_compared_has_the_same_discriminator() -> None:
+    """And the same generator but for biases before batch normalization, which has its own."""
+    gan, run = speed.model(TINY), Run(TINY, METHODS["gan"], GRID, [0])
+    assert sum(p.numel() for p in gan.discriminator.parameters()) == run.discriminator.parameters.numel()
+    biases = TINY.generator_layers * TINY.generator_width
+    assert sum(p.numel() for p in gan.generator.parameters()) == run.generator.parameters.numel() + biases
