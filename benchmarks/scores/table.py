@@ -34,7 +34,7 @@ VEEGAN's two mixtures in the plane (Srivastava 2017) under PacGAN's protocol (Li
 - **reverse KL**: KL(generated || uniform) over the modes in nats; 0 is best, 3.22 (log 25) and 2.08 (log 8) worst.
   First of high-quality samples only, as PacGAN's code counts; in brackets of all samples, each at its nearest mode.
 
-Ours are mean +- standard deviation over seeds; the published ones are means, quoted second-hand and still to be compared
+Ours are mean +- standard deviation over seeds; the published ones are means, second-hand and still to be compared
 with the papers' pages; `?` marks those with one source only. `-`: not published under this protocol.
 """
 
