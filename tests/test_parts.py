@@ -32,7 +32,7 @@ class Clipping(Part):
             p.data.clamp_(-self.bound, self.bound)
 
 
-class TopK(Part):
+class BestFakes(Part):
     """The generator learns from its k best fakes (Sinha 2020)."""
 
     players = ("generator",)
@@ -47,7 +47,7 @@ class TopK(Part):
         return real, fake.topk(self.k).values
 
 
-class Packing(Part):
+class Packs(Part):
     """The discriminator judges several samples at once (PacGAN, Lin 2018)."""
 
     def __init__(self, degree: int = 2) -> None:
@@ -87,7 +87,7 @@ class AuxiliaryHead(Part):
         return nn.functional.cross_entropy(self.head(turn.real), (turn.real[:, 0] > 0).long())
 
 
-class Unrolled(Part):
+class LookAhead(Part):
     """The generator looks k discriminator updates ahead; the real one is put back (Metz 2017, first order)."""
 
     players = ("generator",)
@@ -151,7 +151,7 @@ def test_weights_are_within_the_clip_range_after_every_d_turn() -> None:
 
 
 def test_top_k_sends_no_gradient_to_unselected_samples() -> None:
-    gan = train(model(TopK(3)), cycles=1)
+    gan = train(model(BestFakes(3)), cycles=1)
     fake, logits = gan.tricks[0].__dict__["last"]
     selected = set(logits.topk(3).indices.tolist())
     moved = {i for i in range(8) if fake.grad[i].abs().sum() > 0}
@@ -159,7 +159,7 @@ def test_top_k_sends_no_gradient_to_unselected_samples() -> None:
 
 
 def test_packing_shows_disjoint_groups_to_the_discriminator() -> None:
-    gan = model(Packing(4))
+    gan = model(Packs(4))
     shapes = []
     gan.discriminator.register_forward_pre_hook(lambda module, args: shapes.append(tuple(args[0].shape)))
     train(gan, cycles=1)
@@ -190,7 +190,7 @@ def test_a_second_discriminator_changes_what_the_generator_learns() -> None:
 
 
 def test_unrolling_by_no_step_is_the_plain_run_and_by_two_is_not() -> None:
-    plain, none, two = (flat(train(gan).generator) for gan in (model(), model(Unrolled(0)), model(Unrolled(2))))
+    plain, none, two = (flat(train(gan).generator) for gan in (model(), model(LookAhead(0)), model(LookAhead(2))))
     assert torch.equal(plain, none)
     assert not torch.allclose(plain, two)
 
