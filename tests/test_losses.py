@@ -40,7 +40,7 @@ def best_logits(loss, columns: int = 0) -> torch.Tensor:
     """The table of logits, one row per place, that minimizes the discriminator's loss on the discrete distribution."""
     table = torch.zeros(4, *([columns] if columns else []), requires_grad=True)
     real, fake = torch.arange(4).repeat_interleave(P_DATA), torch.arange(4).repeat_interleave(P_G)
-    for _ in range(1000):
+    for _ in range(400):
         (gradient,) = torch.autograd.grad(loss.discriminator(table[real], table[fake]), table)
         table.data -= 2.0 * gradient
     return table.detach()
@@ -416,6 +416,14 @@ def test_a_loss_survives_its_plain_form(loss) -> None:
     assert again.config() == loss.config()
     assert again.discriminator(real, fake).item() == loss.discriminator(real, fake).item()
     assert again.generator(fake, real).item() == loss.generator(fake, real).item()
+
+
+@pytest.mark.parametrize("kind", ["points", "images"])
+@pytest.mark.parametrize("loss", [LeastSquares(0.9), Relativistic(), RelativisticAverage(Hinge())])
+def test_it_trains_and_survives(loss, kind) -> None:
+    from tests.tricks.fits import survives
+
+    survives(kind, loss=loss)
 
 
 @pytest.mark.parametrize("last", [nn.Sigmoid(), nn.Softmax(1), nn.LogSigmoid()])

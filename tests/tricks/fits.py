@@ -1,4 +1,4 @@
-"""Small runs that every part which changes the game must survive."""
+"""Small runs that every loss, and every part which changes the game, must survive."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def run(gan: GAN, kind: str, steps: int = 3, **trainer) -> GAN:
     return gan
 
 
-def survives(kind: str, make, **options) -> None:
+def survives(kind: str, *makes, **options) -> None:
     """It trains in 32 bits and in bf16-mixed, to nearly the same weights; a model built from the configuration and
     given the state goes on as the original does."""
-    original = run(small(kind, make(), **options), kind)
+    original = run(small(kind, *(make() for make in makes), **options), kind)
     assert flat(original).isfinite().all()
-    half = run(small(kind, make(), **options), kind, precision="bf16-mixed")
+    half = run(small(kind, *(make() for make in makes), **options), kind, precision="bf16-mixed")
     apart = (flat(half) - flat(original)).abs().max()
     assert 0 < apart < 0.02  # a weight moves by 0.001 a step
     again: GAN = build(original.config())
