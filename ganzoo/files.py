@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, whenever the process is killed."""
+"""Files that are either the old ones or the new ones, whenever the process is killed, and where they are kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from ganzoo.errors import TrainingError
+
+
+def cache_root() -> Path:
+    """The folder of everything that ganzoo keeps between runs: ``GANZOO_CACHE``, or the user's cache folder."""
+    if chosen := os.environ.get("GANZOO_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganzoo"
 
 
 @contextmanager

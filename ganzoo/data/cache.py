@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 from ganzoo.data.batch import Batch
 from ganzoo.data.pictures import FORMAT, Fault, Labels, Part, Pictures, progress
 from ganzoo.errors import UserError
+from ganzoo.files import cache_root
 
 _BLOCK = 1 << 13
 
@@ -71,13 +72,6 @@ class Cache(Dataset[Batch]):
         pixels = np.memmap(self.folder / "pixels.u8", np.uint8, "r").reshape(-1, *self.shape)
         self._pixels = pixels.view(np.ndarray)
         self._labels, self._rows = _table(self.folder / "labels.npy"), _table(self.folder / "rows.npy")
-
-
-def cache_root() -> Path:
-    """The folder of everything that ganzoo keeps between runs: ``GANZOO_CACHE``, or the user's cache folder."""
-    if chosen := os.environ.get("GANZOO_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganzoo"
 
 
 def find(key: str, *, labels: bool = False, skip: bool = True) -> Cache | None:

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ganzoo.data.arrays import ArrayPictures
-from ganzoo.data.cache import cache_root
 from ganzoo.data.framing import Framing, Pixels, Resample
 from ganzoo.data.images import ImageData
 from ganzoo.data.pictures import Labels, Pictures
 from ganzoo.errors import UserError
+from ganzoo.files import cache_root
 
 Split = Literal["train", "test"]
 
