@@ -83,10 +83,12 @@ def cost(v: VariationSummary) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
+    """A value with so many significant digits."""
     return f"{value:.{digits}g}"
 
 
 def signed(value: float) -> str:
+    """A difference, with its sign."""
     return f"{value:+.3g}"
 
 

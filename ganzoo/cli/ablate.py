@@ -209,6 +209,6 @@ _EXAMPLES = """\
 All other options, and whatever follows --, go to every run, as in ganzoo fit.
 
 examples:
-  ganzoo ablate mlp.yaml --vary 'R1=--model.penalties+=R1' --seeds 5 --score loss/d:max
-  ganzoo ablate mlp.yaml --vary 'slow=--model.discriminator_optimizer.lr 1e-5' --model.total_kimg 50
-  ganzoo ablate dcgan.yaml --vary fast.yaml --seeds 3,7 --out fast-or-not --jobs 1"""
+  ganzoo ablate ring.yaml --vary 'packing=--model.parts+=Packing' --vary 'no-R1=--model.penalties []'
+  ganzoo ablate ring.yaml --vary 'hinge=--model.loss Hinge' --seeds 3,7 --model.total_kimg 200
+  ganzoo ablate mlp.yaml --vary 'R1=--model.penalties+=R1' --score loss/d:max --out r1 --jobs 1"""
