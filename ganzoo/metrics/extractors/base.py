@@ -90,7 +90,7 @@ class Extractor(Configurable):
 @contextmanager
 def exact(device: torch.device) -> Iterator[None]:
     """A block in float32 proper: no autocast, and no TF32 on a GPU, whose ten bits are too few for published scores."""
-    places = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    places = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]  # made by its module
     before = [place.fp32_precision for place in places]
     for place in places:
         place.fp32_precision = "ieee"
