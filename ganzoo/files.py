@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from ganzoo.errors import TrainingError
+from ganzoo.errors import TrainingError, UserError
 
 
 def cache_root() -> Path:
@@ -65,6 +66,36 @@ def remove_leftovers(folder: str | Path) -> None:
     """Delete what writes that were killed left in ``folder``."""
     for path in Path(folder).glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_at_a_time(folder: Path, key: str, holder: str) -> Iterator[None]:
+    """Hold the lock of ``key`` in a folder of the cache. The system frees it when its holder dies, so it cannot go stale.
+
+    Args:
+        folder: It is made if it is not there.
+        key: A name for what is built inside the block.
+        holder: Who may have the lock, to say what this process waits for.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for {holder}", file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error}); set GANZOO_CACHE to another folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

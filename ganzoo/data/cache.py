@@ -13,8 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from ganzoo import files
 from ganzoo.data.batch import Batch
 from ganzoo.data.pictures import FORMAT, Fault, Labels, Part, Pictures, progress
 from ganzoo.errors import UserError
@@ -103,7 +103,8 @@ def open_or_build(pictures: Pictures, *, labels: bool = False, skip: bool = Fals
         return found
     if pictures.num == 0:
         raise UserError(f"There are no pictures in {pictures.title}; give a folder or archive of some.")
-    with _one_at_a_time(key):
+    images = cache_root() / "images"
+    with files.one_at_a_time(images, key, "another process that decodes the same pictures"):
         if find(key, skip=skip) is None:
             _build(pictures, cache_root() / "images" / key, skip)
     return Cache(cache_root() / "images" / key, labels=labels)
@@ -235,25 +236,3 @@ def _remove_abandoned(images: Path) -> None:
                 shutil.rmtree(half, ignore_errors=True)
         except Timeout:  # it is being built
             continue
-
-
-@contextmanager
-def _one_at_a_time(key: str) -> Iterator[None]:
-    """Hold the lock of ``key``. The system frees it when its holder dies, so it cannot go stale."""
-    from filelock import FileLock, Timeout
-
-    images = cache_root() / "images"
-    try:
-        images.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(images / f"{key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print("waiting for another process that decodes the same pictures", file=sys.stderr)
-            lock.acquire()
-    except OSError as error:
-        raise UserError(f"{images} cannot be written ({error}); set GANZOO_CACHE to another folder.") from error
-    try:
-        yield
-    finally:
-        lock.release()
