@@ -29,12 +29,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(next(folder.glob("*.whl")))
 
 
-def test_the_wheel_holds_the_whole_package_and_the_recipes(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_the_whole_package_with_recipes_and_weights(wheel: zipfile.ZipFile) -> None:
     names = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "ganzoo").rglob("*.py")}
     recipes = {f"ganzoo/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     assert "ganzoo/configs/quickstart.yaml" in recipes
-    assert names == sources | recipes | {"ganzoo/py.typed"}
+    weights = {"ganzoo/metrics/extractors/digits-cnn.pt"}
+    assert names == sources | recipes | weights | {"ganzoo/py.typed"}
 
 
 def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "sample": ("ganzoo.cli.sample", "Draw images from a trained model."),
     "ablate": ("ganzoo.cli.ablate", "Compare variations of a recipe, with the same seeds."),
     "diagnose": ("ganzoo.cli.diagnose", "Name what goes wrong in a run."),
+    "extractor": ("ganzoo.cli.extractor", "Train a small classifier whose features scores compare."),
     "list": ("ganzoo.cli.listing", "Show models, recipes, data sets and parts."),
 }
 
@@ -66,7 +67,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<8} {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: ganzoo COMMAND ...",
