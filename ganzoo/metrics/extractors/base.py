@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ganzoo.config import Configurable
 from ganzoo.errors import UserError
+from ganzoo.metrics.pixels import Resize
 from ganzoo.precision import full_precision
 
 
@@ -39,7 +40,7 @@ class Extractor(Configurable):
     num_features: int
     num_logits: int | None = None
     weights_hash: str  #: SHA-256 of the file of the weights, in hexadecimal digits
-    resize: str = "none"  #: how images get the network's size; see :mod:`ganzoo.metrics.pixels`
+    resize: Resize = "none"  #: how images get the network's size; see :mod:`ganzoo.metrics.pixels`
     channels: int | None = 3  #: of the network's input; gray images are repeated where it is 3. None: it takes any
     device: torch.device = torch.device("cpu")
 
