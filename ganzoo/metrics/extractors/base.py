@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ganzoo.config import Configurable
 from ganzoo.errors import UserError
-from ganzoo.metrics.pixels import Resize
 from ganzoo.precision import full_precision
 
 
@@ -40,7 +39,7 @@ class Extractor(Configurable):
     num_features: int
     num_logits: int | None = None
     weights_hash: str  #: SHA-256 of the file of the weights, in hexadecimal digits
-    resize: Resize = "none"  #: how images get the network's size; see :mod:`ganzoo.metrics.pixels`
+    resize: str = "none"  #: how images get the network's size; see :mod:`ganzoo.metrics.pixels`
     channels: int | None = 3  #: of the network's input; gray images are repeated where it is 3. None: it takes any
     device: torch.device = torch.device("cpu")
 
@@ -67,8 +66,8 @@ class Extractor(Configurable):
         Raises:
             UserError: For values that are no bytes, or channels that the network can't take.
         """
+        self.load()  # first, as the file may say how many channels the network takes
         images = as_input(images, self.channels, self.name)
-        self.load()
         with exact(self.device):
             return self.extract(images.to(self.device, non_blocking=True))
 
