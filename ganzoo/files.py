@@ -70,7 +70,7 @@ def remove_leftovers(folder: str | Path) -> None:
 
 @contextmanager
 def one_at_a_time(folder: Path, key: str, holder: str) -> Iterator[None]:
-    """Hold the lock of ``key`` in a folder of the cache. The system frees it when its holder dies, so it cannot go stale.
+    """Hold the lock of ``key`` in a folder of the cache; the system frees it when its holder dies.
 
     Args:
         folder: It is made if it is not there.

@@ -49,3 +49,23 @@ def _averaged(x: Tensor) -> Tensor:
     total = x.detach().clone().contiguous()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def rows(x: Tensor) -> Tensor | None:
+    """The rows of all processes in the order of their ranks, on the first process; None on the others.
+
+    All processes must call it with tensors that differ in their number of rows alone, by few.
+    """
+    if num_processes() == 1:
+        return x
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    numbers = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(num_processes())]
+    dist.all_gather(numbers, torch.tensor([len(x)], device=device))
+    longest = max(int(number) for number in numbers)
+    padded = torch.zeros(longest, *x.shape[1:], dtype=x.dtype, device=device)
+    padded[: len(x)] = x
+    found = [torch.empty_like(padded) for _ in numbers] if dist.get_rank() == 0 else None
+    dist.gather(padded, found, 0)
+    if found is None:
+        return None
+    return torch.cat([part[: int(number)] for part, number in zip(found, numbers, strict=True)]).to(x.device)

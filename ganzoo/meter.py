@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ganzoo.plan import Clock
 
 
 class Meter:
@@ -22,6 +25,7 @@ class Meter:
         self._bad: tuple[int, str, int] | None = None  # the earliest of those that was not finite
         self._count = 0
         self.passing: dict[str, Tensor] = {}  #: for the next row alone: what was measured at an end that may be moved
+        self.scores: dict[str, tuple[int, float]] = {}  #: the last score of each name, and at how many images
 
     def add(self, name: str, value: Tensor, turn: int) -> None:
         """Keep a scalar tensor under ``name``; ``turn`` is the number of the turn that it belongs to."""
@@ -32,6 +36,22 @@ class Meter:
         self._fresh.setdefault(name, []).append(value)
         turns.append((self._count, turn))
         self._count += 1
+
+    def score(self, name: str, value: float, clock: Clock, *, passing: bool = False) -> None:
+        """Keep a score of the weights as they are now.
+
+        Args:
+            name: As in the log.
+            value: The score.
+            clock: The time.
+            passing: It was measured at an end that may be moved, so it is for the next row alone.
+        """
+        kept = torch.tensor(value, dtype=torch.float64)
+        if passing:
+            self.passing[name] = kept
+        else:
+            self.scores[name] = clock.images, value
+            self.add(name, kept, clock.g_turns)
 
     def values(self) -> dict[str, list[float]]:
         """All values by name since the last :meth:`clear`, in the order of their turns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,24 +23,40 @@ if TYPE_CHECKING:
 class Checkpoint(MarkCallback, LightningCheckpoint):
     """Saves checkpoints/last.ckpt and kimg-*.ckpt at every mark, and last.ckpt at the end or when interrupted.
 
+    With ``monitor``, best.ckpt is the one with the best score so far, of all marks at which it was measured.
+
     It derives from Lightning's Checkpoint so that it comes after all other callbacks: what they have written at the
     same mark is known to the checkpoint, and a resume repeats nothing.
     """
 
-    def __init__(self, every_kimg: float = 50.0, keep: int | Literal["all"] = "all") -> None:
+    def __init__(
+        self,
+        every_kimg: float = 50.0,
+        keep: int | Literal["all"] = "all",
+        *,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+    ) -> None:
         """
         Args:
             every_kimg: Interval in thousands of images; 0: only at the end.
             keep: How many of the numbered checkpoints to keep, the newest ones; all: every one.
+            monitor: Name of a score in the log, such as eval/fid, whose best checkpoint is kept as best.ckpt.
+            mode: Whether the lowest score is the best one (min), or the highest (max).
         """
+        if mode not in ("min", "max"):
+            raise UserError(f"mode was {mode!r}; give min for scores like fid, max for scores like is.")
         if keep != "all" and (isinstance(keep, str) or keep < 0):
             raise UserError(f"keep was {keep!r}; give the number of checkpoints to keep, 0 or more, or all.")
         self.every_kimg, self.keep = every_kimg, keep
-        self._saved: int | None = None  # images at the last save of this fit
+        self.monitor, self.mode = monitor, mode
+        self.best: tuple[int, float] | None = None  #: images and score of best.ckpt
+        self._saved: int | None = None  # images at the last save of this fit, but for best.ckpt
+        self._has_warned = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._saved = None
+        self._saved, self.best, self._has_warned = None, None, False
         if stage != "fit":
             return
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
@@ -49,14 +66,19 @@ class Checkpoint(MarkCallback, LightningCheckpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         gan = as_gan(pl_module)
-        if not gan.clock.crossed(self.every_kimg):
+        is_best = self._note_score(gan)  # before anything is saved: a checkpoint knows the best score up to itself
+        name = "best.ckpt"
+        if gan.clock.crossed(self.every_kimg):
+            name = f"kimg-{stamp(gan.clock.images)}.ckpt" if self.keep != 0 else "last.ckpt"
+        elif not is_best:
             return
-        name = f"kimg-{stamp(gan.clock.images)}.ckpt" if self.keep != 0 else "last.ckpt"
         self._save(trainer, gan, name)
-        if trainer.is_global_zero and self.keep != 0:
-            with files.explained("last.ckpt"):
-                files.link(self._folder(trainer) / name, self._folder(trainer) / "last.ckpt")
-            self._delete_old(trainer)
+        if trainer.is_global_zero:
+            if is_best and name != "best.ckpt":
+                self._link(trainer, name, "best.ckpt")
+            if name.startswith("kimg-"):
+                self._link(trainer, name, "last.ckpt")
+                self._delete_old(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         gan = as_gan(pl_module)
@@ -79,7 +101,36 @@ class Checkpoint(MarkCallback, LightningCheckpoint):
             error = found
             trainer.strategy.barrier("Trainer.save_checkpoint")  # the other ranks wait for this one there
         raise_together(trainer, error)
-        self._saved = gan.clock.images
+        if name != "best.ckpt":
+            self._saved = gan.clock.images
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.best is None else {"images": self.best[0], "score": self.best[1]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = (state_dict["images"], state_dict["score"]) if state_dict else None
+
+    def _note_score(self, gan: GAN) -> bool:
+        """Whether the weights as they are now have the best score so far. All ranks know the same scores."""
+        if self.monitor is None or not gan.meter.scores:
+            return False
+        if self.monitor not in gan.meter.scores and not self._has_warned:
+            self._has_warned = True
+            known = ", ".join(sorted(gan.meter.scores))
+            warnings.warn(
+                f"checkpoint.monitor is {self.monitor}, which nobody measures; there are {known}", stacklevel=2
+            )
+        images, score = gan.meter.scores.get(self.monitor, (-1, 0.0))
+        if images != gan.clock.images:
+            return False
+        better = self.best is None or (score < self.best[1] if self.mode == "min" else score > self.best[1])
+        if better:
+            self.best = images, score
+        return better
+
+    def _link(self, trainer: L.Trainer, name: str, other: str) -> None:
+        with files.explained(other):
+            files.link(self._folder(trainer) / name, self._folder(trainer) / other)
 
     def _delete_old(self, trainer: L.Trainer) -> None:
         if isinstance(self.keep, int):

@@ -56,6 +56,17 @@ class Progress(Configurable, ProgressBar):
         elif self._enabled:
             print(*args, file=sys.stderr, flush=True, **kwargs)
 
+    def aside(self, text: str) -> None:
+        """Show what a callback does meanwhile, where the losses are otherwise; without a bar a line now and then."""
+        if not self._enabled or time.monotonic() < self._due:
+            return
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], text=text, left="")
+            self._bar.refresh()
+        else:
+            print(text, file=sys.stderr, flush=True)
+        self._set_due()
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self._enabled:
             return
@@ -97,6 +108,9 @@ class Progress(Configurable, ProgressBar):
         else:
             percent = [] if share is None else [f"{share:.0%}"]
             print(" | ".join([*facts, *percent, *left]), file=sys.stderr, flush=True)
+        self._set_due()
+
+    def _set_due(self) -> None:
         # From here, not from the last time it was due: a slow terminal must not slow the training down.
         self._due = time.monotonic() + (self.refresh_seconds if self._bar is not None else self.line_seconds)
 
@@ -162,6 +176,12 @@ def fitting(facts: list[str], width: int) -> str:
     while len(facts) > 1 and len(" | ".join(facts)) > width:
         facts = facts[:-1]
     return " | ".join(facts)
+
+
+def progress_of(trainer: L.Trainer) -> Progress | None:
+    """The progress of a run, if it shows one."""
+    found = trainer.progress_bar_callback
+    return found if isinstance(found, Progress) else None
 
 
 def _last_means(trainer: L.Trainer) -> dict[str, float]:

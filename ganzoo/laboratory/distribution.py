@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as L
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -77,10 +76,8 @@ class Distribution(Pictures):
         self._samples = gan.sample(self.num, seed=self.seed, averaged=self.averaged, batch_size=self.num)
         self._scores = self.scores(self._samples)
         for name, value in self._scores.items():
-            if when == "mark":
-                gan.meter.add(f"toy/{name}", torch.tensor(value), gan.clock.g_turns)
-            elif when == "end":
-                gan.meter.passing[f"toy/{name}"] = torch.tensor(value)
+            if when != "start":
+                gan.meter.score(f"toy/{name}", value, gan.clock, passing=when == "end")
 
     def scores(self, samples: Tensor) -> dict[str, float]:
         """The scores of samples (N, d) by name."""

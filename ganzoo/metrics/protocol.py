@@ -29,8 +29,9 @@ class Protocol:
     name: str = "custom"  #: of the preset that it comes from; no part of the id
     extractor: str = ""  #: name of the network whose features are compared
     extractor_hash: str = ""  #: SHA-256 of the file of its weights
+    extractor_options: str = ""  #: its further settings
     resize: str = ""  #: how images get the extractor's size
-    quantization: str = "round"  #: how samples become bytes
+    quantization: str = "round"  #: how samples become bytes; files: they were bytes
     num: int = 50_000  #: generated samples
     reference: str = ""  #: title of the real images
     split: str = "train"  #: which part of the set they are
@@ -42,9 +43,10 @@ class Protocol:
     standing_size: int = 0  #: with ``standing``: the largest of these batches; sizes are drawn
     truncation: float | None = None  #: psi; None: off
     labels: Labels = "uniform"  #: where classes of a conditional model's samples come from
-    seed: int = 0  #: of the samples, and of the subsets that are drawn for scores
+    seed: int = 0  #: of the samples
     is_splits: int = 10
-    kid_subsets: int = 100
+    is_shuffle: bool = True  #: whether splits are drawn; else they are runs of samples
+    kid_subsets: int = 100  #: drawn as torch-fidelity does, from the same numbers each time
     kid_subset_size: int = 1000
     prdc_k: int = 3
     covariance: Covariance = "unbiased"  #: divided by N - 1, or by N
@@ -99,6 +101,7 @@ class Protocol:
 WORDS = {
     "extractor": "The extractor",
     "extractor_hash": "The hash of the extractor's weights",
+    "extractor_options": "The setting of the extractor",
     "resize": "The way of resizing",
     "quantization": "The rounding to bytes",
     "num": "The number of samples",
@@ -114,6 +117,7 @@ WORDS = {
     "labels": "The source of labels",
     "seed": "The seed",
     "is_splits": "The number of splits of the inception score",
+    "is_shuffle": "The drawing of the splits",
     "kid_subsets": "The number of subsets of the kernel distance",
     "kid_subset_size": "The size of a subset of the kernel distance",
     "prdc_k": "The neighbour k of precision and recall",
@@ -138,8 +142,8 @@ def _decisive(protocol: Protocol) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "off"
+    if value is None or isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, int):
         return f"{value:,}"
     text = str(value) or "unknown"

@@ -1,0 +1,183 @@
+"""Statistics of real images, computed once: a folder in the cache, found by all that they depend on.
+
+The folder ``<GANZOO_CACHE>/references/<key>`` has ``moments.pt``, ``rows.npy`` (only if a score wanted the feature
+vectors themselves) and ``meta.json``. It is built beside its place and moved there when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganzoo import files
+from ganzoo.errors import UserError
+from ganzoo.metrics.collecting import Collected, Progress, collect
+from ganzoo.metrics.extractors.base import Extractor
+from ganzoo.metrics.statistics import Moments
+
+FORMAT = 1
+
+
+class Images(Protocol):
+    """What is asked of a data module: :class:`ganzoo.data.ImageData` has it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def num(self) -> int | None: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def content_hash(self) -> str: ...
+
+    @property
+    def dataset(self) -> Any: ...
+
+
+@dataclass
+class Reference:
+    """What scores need of the real images."""
+
+    title: str
+    split: str
+    content_hash: str
+    collected: Collected
+    class_counts: list[int]  #: images of each class; empty for data without labels
+
+
+def check(data: Any) -> None:
+    """Refuse data that are no images.
+
+    Raises:
+        UserError: They are points.
+    """
+    if len(data.shape) != 3:
+        raise UserError(f"{type(data).__name__} holds points, not images, which these scores compare.")
+
+
+def open_or_build(
+    data: Images, extractor: Extractor, *, rows: bool, batch_size: int = 64, progress: Progress | None = None
+) -> Reference:
+    """The reference statistics of all images of ``data``; processes that start together compute them once.
+
+    Args:
+        data: The images, as bytes: neither flipped nor scaled.
+        extractor: Its weights are loaded.
+        rows: Whether the feature vectors themselves are needed.
+        batch_size: How many images at a time.
+        progress: Is told how many images are done.
+    """
+    check(data)
+    key, folder = _key(data, extractor), files.cache_root() / "references"
+    place = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    if (found := _find(place, rows)) is None:
+        with files.one_at_a_time(folder, place.name, "another process that looks at the same images"):
+            if (found := _find(place, rows)) is None:
+                _build(data, extractor, place, key, rows, batch_size, progress)
+                found = _find(place, rows)
+    if found is None:
+        raise UserError(f"The statistics in {place} cannot be read: delete that folder.")
+    title, split = title_of(data)
+    return Reference(title, split, data.content_hash, *found)
+
+
+def title_of(data: Any) -> tuple[str, str]:
+    """Name and split of data, for people; without its place on the disk."""
+    title = str(getattr(getattr(data, "pictures", None), "title", type(data).__name__))
+    return f"{title}, {data.shape[1]}x{data.shape[2]}", str(getattr(data, "split", None) or "all")
+
+
+def batches(data: Images, batch_size: int) -> Iterator[Tensor]:
+    """All images of a data set in order, uint8 (n, C, H, W)."""
+    for images, _ in _labelled(data, batch_size):
+        yield images
+
+
+def _labelled(data: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    assert data.num is not None
+    for start in range(0, data.num, batch_size):
+        batch = data.dataset[np.arange(start, min(start + batch_size, data.num))]
+        yield batch.data, batch.labels
+
+
+def _key(data: Images, extractor: Extractor) -> dict[str, Any]:
+    """Everything that the statistics depend on. The content's hash changes with the size of the images, too."""
+    return {
+        "format": FORMAT,
+        "content": data.content_hash,
+        "shape": list(data.shape),
+        "labels": data.num_classes,
+        "extractor": extractor.name,
+        "weights": extractor.weights_hash,
+        "resize": extractor.resize,
+        "options": extractor.config(),
+    }
+
+
+def _build(
+    data: Images,
+    extractor: Extractor,
+    place: Path,
+    key: dict[str, Any],
+    rows: bool,
+    batch_size: int,
+    progress: Progress | None,
+) -> None:
+    counts = np.zeros(data.num_classes, np.int64)
+
+    def images() -> Iterator[Tensor]:
+        for pixels, labels in _labelled(data, batch_size):
+            if labels is not None:
+                counts[:] += np.bincount(labels.numpy(), minlength=len(counts))
+            yield pixels
+
+    assert data.num is not None
+    print(
+        f"{title_of(data)[0]}: features of {data.num:,} images by {extractor.name}, kept in the cache", file=sys.stderr
+    )
+    collected = collect(images(), extractor, limit=data.num, rows=rows, logits=False, progress=progress)
+    half = place.with_name(f"{place.name}.partial")
+    shutil.rmtree(half, ignore_errors=True)  # left by a build that was killed
+    try:
+        half.mkdir()
+        torch.save(collected.moments.state(), half / "moments.pt")
+        if collected.rows is not None:
+            np.save(half / "rows.npy", collected.rows.numpy())
+        with files.atomic(half / "meta.json", "w") as file:
+            file.write(json.dumps({"key": key, "num": collected.num, "class_counts": counts.tolist()}, indent=1))
+        shutil.rmtree(place, ignore_errors=True)  # it is damaged, or lacks the rows
+        os.replace(half, place)
+    except OSError as error:
+        raise UserError(
+            f"The statistics of the reference cannot be written to {place.parent} ({error.strerror}): make room, or "
+            "set GANZOO_CACHE to a folder on another disk."
+        ) from error
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _find(place: Path, rows: bool) -> tuple[Collected, list[int]] | None:
+    """What is in the cache, if it is whole and has what is needed."""
+    try:
+        meta = json.loads((place / "meta.json").read_text())
+        moments = Moments.from_state(torch.load(place / "moments.pt", weights_only=True))
+        kept = torch.from_numpy(np.load(place / "rows.npy")) if rows else None
+        if moments.num != meta["num"] or (kept is not None and kept.shape != (moments.num, moments.dim)):
+            return None
+        return Collected(moments, kept), [int(count) for count in meta["class_counts"]]
+    except Exception:  # a damaged file can make a reader fail in any way; it is built anew
+        return None
