@@ -6,6 +6,7 @@ last bit where its program defines it, and named for what it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -99,6 +100,18 @@ def resize(images: Tensor, size: int, mode: Resize) -> Tensor:
             f"one of {', '.join(RESIZES[:-1])} for resize."
         )
     return images.float()
+
+
+def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(x/255 - mean)/std for each channel.
+
+    Args:
+        x: float32 (N, C, H, W) in [0, 255].
+        mean: One number, or one for each channel, of the range [0, 1].
+        std: The same.
+    """
+    center, width = (torch.tensor(numbers, dtype=x.dtype, device=x.device).view(-1, 1, 1) for numbers in (mean, std))
+    return (x / 255 - center) / width
 
 
 def _check_range(images: Tensor) -> None:

@@ -87,10 +87,13 @@ class Extractor(Configurable):
         """Take what is loaded to ``self.device``."""
 
 
+_TF32 = ((torch.backends.cudnn, "conv"), (torch.backends.cuda, "matmul"))
+
+
 @contextmanager
 def exact(device: torch.device) -> Iterator[None]:
     """A block in float32 proper: no autocast, and no TF32 on a GPU, whose ten bits are too few for published scores."""
-    places = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]  # made by its module
+    places = [getattr(module, name) for module, name in _TF32]
     before = [place.fp32_precision for place in places]
     for place in places:
         place.fp32_precision = "ieee"

@@ -10,17 +10,19 @@ from __future__ import annotations
 import io
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from ganzoo.errors import UserError
 from ganzoo.metrics import pixels
 from ganzoo.metrics.extractors import weights as files
 from ganzoo.metrics.extractors.base import Extractor, Features
+
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 #: SHA-256 of the published file (95,628,359 bytes); its first digits are in the file's name.
 PUBLISHED_HASH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -39,6 +41,7 @@ class Inception(Extractor):
     }
     num_features = 2048
     num_logits = 1008
+    resize: pixels.Resize
 
     def __init__(
         self,
@@ -81,6 +84,8 @@ class Inception(Extractor):
         """The file of the weights; downloaded if it has to be."""
         if self.weights is not None:
             return Path(self.weights).expanduser()
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3  # a second, so only where it is used
+
         name = URL_INCEPTION_V3.rpartition("/")[2]
         return files.fetch(name, url=URL_INCEPTION_V3, expected=PUBLISHED_HASH, what="Inception")
 
@@ -137,6 +142,8 @@ def _published_network(state: dict[str, Any], path: Path) -> FeatureExtractorInc
 
     Its constructor unpickles a file: it gets a copy that holds these tensors and nothing else.
     """
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)

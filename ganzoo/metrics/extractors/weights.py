@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from filelock import FileLock
 
 from ganzoo.errors import UserError
-from ganzoo.files import cache_root
+from ganzoo.files import cache_root, one_at_a_time
 
 
 def sha256(path: str | Path) -> str:
@@ -94,8 +93,7 @@ def fetch(name: str, *, url: str, expected: str, what: str) -> Path:
         if path.is_file():
             return path
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{place}.lock"):  # processes that start together download it once
+        with one_at_a_time(place.parent, name, "the process that downloads these weights"):
             if not place.is_file():
                 torch.hub.download_url_to_file(url, str(place), expected, progress=sys.stderr.isatty())
     except (OSError, RuntimeError) as error:  # no network, no room; a wrong hash
