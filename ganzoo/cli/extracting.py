@@ -24,10 +24,10 @@ def train(order: Order) -> int:
     """Train what a command line asks for; returns the exit code."""
     device = _device(order.options.device)
     data = datasets.build(order.data, _COMMAND)
+    other = datasets.changed(order.data, order.held_out, "held_out", _COMMAND) if order.held_out.arguments else None
     examples = labelled(data)
-    held_out: training.Examples | float = 0.2 if order.options.held_out is None else order.options.held_out
-    if order.held_out.arguments:
-        held_out = labelled(datasets.changed(order.data, order.held_out, "held_out", _COMMAND))
+    share = 0.2 if order.options.held_out is None else order.options.held_out
+    held_out = share if other is None else labelled(other)
     recipe = _recipe(order, data, examples)
     trained = training.train(examples, held_out, recipe, device=device, report=_say)
     with files.explained(f"The extractor {order.out}"):

@@ -10,6 +10,7 @@ import hashlib
 import io
 import math
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,10 @@ def read(path: str | Path, expected: str | None = None) -> Found:
             "opened: get the right file, or give the hash of this one if you trust it."
         )
     try:
+        if zipfile.is_zipfile(io.BytesIO(data)):  # torch does not look at the checksums
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                if (damaged := archive.testzip()) is not None:
+                    raise OSError(f"the checksum of {damaged} is wrong")
         held = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} holds more than weights and plain data, so it was not loaded.") from error
