@@ -117,7 +117,7 @@ class Evaluate(MarkCallback):
                 self._evaluation = Evaluation(
                     self.protocol,
                     self.extractor.to(gan.device),
-                    trainer.datamodule,  # type: ignore[attr-defined]  # set by a connector
+                    reference.with_split(trainer.datamodule, self.protocol.split),  # type: ignore[attr-defined]  # set by a connector
                     metrics=self.metrics,
                     batch_size=self.batch_size,
                     report=lambda text: progress.aside(f"evaluating: {text}") if progress else None,
@@ -174,7 +174,9 @@ class Evaluate(MarkCallback):
     def _write(self, trainer: L.Trainer, gan: GAN, evaluation: Evaluation, scores: dict[str, record.Score]) -> None:
         if not trainer.is_global_zero:
             return
-        made = record.Record(type(gan).__name__, evaluation.protocol, scores, gan.clock.kimg)
+        made = record.Record(
+            run_directory(trainer).name, evaluation.protocol, scores, gan.clock.kimg, *record.describe(gan)
+        )
         with files.explained("The record of the evaluation"):
             record.save([made], self._folder(trainer) / f"kimg-{stamp(gan.clock.images)}.json")
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": ("ganzoo.cli.fit", "Train a model, or go on with a run."),
     "sample": ("ganzoo.cli.sample", "Draw images from a trained model."),
     "ablate": ("ganzoo.cli.ablate", "Compare variations of a recipe, with the same seeds."),
+    "evaluate": ("ganzoo.cli.evaluate", "Score a model by a protocol: FID, KID, IS, precision and recall."),
     "diagnose": ("ganzoo.cli.diagnose", "Name what goes wrong in a run."),
     "extractor": ("ganzoo.cli.extractor", "Train a small classifier whose features scores compare."),
     "list": ("ganzoo.cli.listing", "Show models, recipes, data sets and parts."),

@@ -30,7 +30,7 @@ GROUPS = {
 #: Where parts are; all of them are loaded, so that their short names resolve.
 HOMES = (
     *("models", "data", "losses", "penalties", "tricks", "augment", "health", "laboratory"),
-    *("schedules", "optim", "latents", "callbacks", "loggers"),
+    *("schedules", "optim", "latents", "callbacks", "loggers", "metrics.extractors"),
 )
 
 #: Length of a run that was given none.

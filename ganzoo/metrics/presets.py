@@ -129,6 +129,6 @@ def changed(protocol: Protocol, changes: Mapping[str, Any]) -> Protocol:
 
 def extractor_options(config: Config) -> str:
     """Settings of an extractor that are named nowhere else in a protocol, in a canonical form."""
-    elsewhere = ("weights", "weights_hash", "path", "resize")
+    elsewhere = ("weights", "weights_hash", "path", "file", "trust", "resize")
     options = {name: encode(value) for name, value in config["init_args"].items() if name not in elsewhere}
     return ", ".join(f"{name}={options[name]}" for name in sorted(options))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ganzoo import files
+from ganzoo import __version__, files
 from ganzoo.errors import UserError
 from ganzoo.metrics.protocol import Protocol, differences
+
+if TYPE_CHECKING:
+    from ganzoo.gan import GAN
 
 FORMAT = 1
 
@@ -123,6 +129,30 @@ def table(records: Sequence[Record]) -> str:
         cells = [str(record.scores[name]) if name in record.scores else "" for name in names]
         lines.append(" | ".join([f"| {record.subject}", kimg, *cells]) + " |")
     return "\n".join(lines)
+
+
+def describe(gan: GAN) -> tuple[dict[str, str], dict[str, Any]]:
+    """Hashes and facts of a model and of the code, for its records."""
+    hashes, facts = {"code": code_hash()}, {"model": type(gan).__name__, "seed": gan.seed, "ganzoo": __version__}
+    facts["has_average"] = gan.generator_ema is not None
+    with suppress(TypeError):  # built from networks that have no plain form
+        hashes["config"] = hashlib.sha256(json.dumps(gan.config(), sort_keys=True).encode()).hexdigest()
+    return hashes, facts
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def code_hash() -> str:
+    """SHA-256 of ganzoo's own sources."""
+    total, root = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(root.rglob("*.py")):
+        total.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return total.hexdigest()
 
 
 def _score(state: Mapping[str, Any]) -> Score:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ganzoo import files
+from ganzoo.config import build
 from ganzoo.errors import UserError
 from ganzoo.metrics.collecting import Collected, Progress, collect
 from ganzoo.metrics.extractors.base import Extractor
@@ -99,6 +100,15 @@ def title_of(data: Any) -> tuple[str, str]:
     """Name and split of data, for people; without its place on the disk."""
     title = str(getattr(getattr(data, "pictures", None), "title", type(data).__name__))
     return f"{title}, {data.shape[1]}x{data.shape[2]}", str(getattr(data, "split", None) or "all")
+
+
+def with_split(data: Any, split: str) -> Any:
+    """The same data with the split that a protocol wants, where they are the training or the test set of something."""
+    if getattr(data, "split", None) not in ("train", "test") or split not in ("train", "test") or data.split == split:
+        return data
+    config = data.config()
+    config["init_args"]["split"] = split
+    return build(config)
 
 
 def batches(data: Images, batch_size: int) -> Iterator[Tensor]:

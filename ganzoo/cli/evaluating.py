@@ -1,0 +1,171 @@
+"""``ganzoo evaluate`` once torch is there."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ganzoo import checkpoint
+from ganzoo.callbacks.base import images_of
+from ganzoo.cli import datasets, explain, quiet, trust
+from ganzoo.cli.arguments import Request
+from ganzoo.cli.devices import device
+from ganzoo.cli.evaluate import Order, is_model
+from ganzoo.config import build
+from ganzoo.data.files import open_files
+from ganzoo.data.folder import ImageFolder
+from ganzoo.errors import UserError
+from ganzoo.metrics import record, reference
+from ganzoo.metrics.evaluation import Evaluation
+from ganzoo.metrics.extractors.base import Extractor
+from ganzoo.metrics.record import Record
+
+if TYPE_CHECKING:
+    from ganzoo.data import ImageData
+
+_COMMAND = "ganzoo evaluate"
+
+
+def evaluate(order: Order) -> int:
+    """Measure what a command line asks for; returns the exit code."""
+    quiet.silence()
+    imports = order.against.imports
+    trust.import_modules(imports)
+    models = _checkpoints(order) if is_model(order.target) else []
+    made = None if models else _images(order.target, order.options.image_size)
+    data = _reference(order, models, made)
+    line = Line()
+    evaluation = Evaluation(
+        order.protocol,
+        _extractor(order).to(device(order.options.device)),
+        data,
+        metrics=order.metrics,
+        batch_size=order.options.batch_size,
+        report=line.show,
+    )
+    if made is not None:
+        records = [_of_images(evaluation, made, order.target)]
+    else:
+        records = [_of_model(evaluation, path, order, imports) for path in models]
+    line.clear()
+    for remark in evaluation.remarks(records[0].protocol.num):
+        print(f"note: {remark}", file=sys.stderr)
+    if order.options.json:
+        record.save(records, order.options.json)
+    print(f"Protocol {records[0].protocol.label}\n\n{record.table(records)}")
+    return 0
+
+
+def _of_model(evaluation: Evaluation, path: Path, order: Order, imports: Sequence[str]) -> Record:
+    gan = checkpoint.load_model(path, imports).to(evaluation.extractor.device)
+    collected = evaluation.collect(gan, max_seconds=order.options.max_seconds)
+    protocol = replace(evaluation.protocol, num=collected.num)
+    hashes, facts = record.describe(gan)
+    hashes["checkpoint"] = record.file_hash(path)
+    subject = f"{path.resolve().parents[1].name}/{path.name}" if path.parent.name == "checkpoints" else path.name
+    return Record(subject, protocol, evaluation.scores(collected), gan.clock.kimg, hashes, facts)
+
+
+def _of_images(evaluation: Evaluation, made: ImageData, target: Path) -> Record:
+    collected = evaluation.collect_images(made)
+    hashes = {"images": made.content_hash, "code": record.code_hash()}
+    return Record(
+        target.resolve().name, evaluation.of_images(collected.num), evaluation.scores(collected), None, hashes
+    )
+
+
+def _checkpoints(order: Order) -> list[Path]:
+    if not order.options.all:
+        return [checkpoint.find(order.target)]
+    folder = order.target / "checkpoints"
+    numbered = sorted(path for path in folder.glob("kimg-*.ckpt") if images_of(path) >= 0)
+    last = checkpoint.find(order.target)
+    return [*numbered, *([] if any(path.samefile(last) for path in numbered) else [last])]
+
+
+def _reference(order: Order, models: Sequence[Path], made: ImageData | None) -> Any:
+    """The real images: those that were named, or those that the run was trained on."""
+    against, imports = order.against, order.against.imports
+    own = checkpoint.read(models[0])[checkpoint.KEY]["data"] if models else None
+    trained_on = None if own is None else build(own, imports)
+    size = made.shape[1:] if made is not None else trained_on.shape[1:] if trained_on is not None else None
+    if not against.arguments and not against.configs:
+        if trained_on is None:
+            raise UserError("There is nothing to compare with: name real images by --against.")
+        return reference.with_split(trained_on, order.protocol.split)
+    named = against.arguments[0].partition("=")[2] if against.arguments else ""
+    if against.arguments and Path(named).exists():
+        return _folder(Path(named), size if order.options.image_size is None else order.options.image_size)
+    words = [f"--data{word.removeprefix('--against')}" for word in against.arguments]
+    data = datasets.build(Request(words, against.configs, against.imports), _COMMAND)
+    if size is not None and tuple(data.shape[1:]) != tuple(size):
+        raise UserError(
+            f"The reference has {data.shape[1]}x{data.shape[2]} pixels, but what is measured has {size[0]}x{size[1]}: "
+            f"add --against.image_size {size[0]}."
+        )
+    return data
+
+
+def _images(path: Path, size: int | None) -> ImageData:
+    """Images of another program, at their own size: that of the first one."""
+    if size is not None:
+        return _folder(path, size)
+    from PIL import Image
+
+    found = open_files(str(path))
+    for _, reader, _ in found.read(lambda name: name == found.names[0]):
+        with Image.open(io.BytesIO(reader())) as image:
+            return _folder(path, (image.height, image.width), gray=image.mode in ("1", "L", "I;16"))
+    raise UserError(f"There are no images in {path}: give a folder or an archive of some.")
+
+
+def _folder(path: Path, size: Any, *, gray: bool = False) -> ImageData:
+    return ImageFolder(str(path), split=".", image_size=size or 64, channels=1 if gray else 3, batch_size=1)
+
+
+def _extractor(order: Order) -> Extractor:
+    """The one that was named, or the protocol's."""
+    words = list(order.extractor)
+    if not words:
+        preset: Extractor = build(order.preset.extractor)
+        return preset
+    named = words[0].partition("=")[2]
+    if words[0].startswith("--extractor=") and (named.endswith(".pt") or named == "digits-cnn"):
+        words[:1] = ["--extractor=Domain", f"--extractor.path={named}"]
+    if not words[0].startswith("--extractor="):  # options for the protocol's
+        words.insert(0, f"--extractor={order.preset.extractor['class_path']}")
+        words[1:1] = [f"--extractor.{name}={value}" for name, value in order.preset.extractor["init_args"].items()]
+    from ganzoo.cli.parser import ParseError, Parser, load_parts
+
+    load_parts()
+    trust.restrict_parser(order.against.imports)
+    parser = Parser(prog=_COMMAND, allow_abbrev=False)
+    parser.add_subclass_arguments(Extractor, "extractor", required=True)
+    try:
+        found: Extractor = parser.instantiate(parser.parse_args(words))["extractor"]
+    except ParseError as error:
+        raise UserError(explain.sentence(str(error), Request(words), ["extractor"])) from error
+    return found
+
+
+class Line:
+    """How far it is: in place on a terminal, else a line now and then."""
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self.seconds, self._terminal = seconds, sys.stderr.isatty()
+        self._due = time.monotonic() + (0.2 if self._terminal else seconds)
+
+    def show(self, text: str) -> None:
+        if time.monotonic() >= self._due:
+            print(f"\r\x1b[2K{text}" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr)
+            sys.stderr.flush()
+            self._due = time.monotonic() + (0.2 if self._terminal else self.seconds)
+
+    def clear(self) -> None:
+        if self._terminal:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
