@@ -221,7 +221,7 @@ def _optimize(network: ResNet, part: Part, recipe: Recipe, device: torch.device,
         labels = part.examples.labels[rows].to(device)
         loss = F.cross_entropy(network(images)[1], labels, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
+        torch.autograd.backward(loss)
         optimizer.step()
         now = time.monotonic()
         if now - said > 10 or step == steps - 1:
