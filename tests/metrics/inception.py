@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from ganzoo.files import atomic, cache_root
@@ -19,8 +19,9 @@ from ganzoo.metrics.extractors.weights import sha256
 def random_weights() -> Path:
     """Written once per session into its cache folder.
 
-    He's scaling (2015) and statistics of a trained network's size keep the signal's spread through all layers. The last
-    layer sees the features' differences from those of noise alone: else every image would be of one and the same class.
+    He's scaling (2015) and statistics of a trained network's size keep the signal's spread through all layers. (Those
+    of real images would make differences between them grow with depth, rounding errors too.) The last layer sees how
+    features differ from their mean: else every image would be of one and the same class.
     """
     path = cache_root() / "random-inception.pth"
     if path.is_file():
@@ -35,12 +36,21 @@ def random_weights() -> Path:
             x.copy_(torch.rand(x.shape, generator=generator) + 0.5)
         elif x.is_floating_point():  # running means, shifts, the last layer
             x.copy_(torch.randn(x.shape, generator=generator) * 0.1)
-    noise = torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    mean = network(noise)[0].mean(0)
+    mean = network(varied_images(8, 32, 32, seed=2015))[0].mean(0)
     network.fc.weight.sub_(torch.outer(network.fc.weight @ mean, mean) / mean.square().sum())
     with atomic(path) as file:
         torch.save(network.state_dict(), file)
     return path
+
+
+def varied_images(num: int, height: int, width: int, *, seed: int = 0) -> Tensor:
+    """Random images (num, 3, height, width), uint8, from smooth ones to noise."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(num, 3, 4, 4, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    noise = torch.rand(num, 3, height, width, generator=generator)
+    share = torch.linspace(0, 1, num).view(-1, 1, 1, 1)
+    return ((1 - share) * smooth + share * noise).mul(255).round().to(torch.uint8)
 
 
 def random_inception(**options: object) -> Inception:
