@@ -70,7 +70,15 @@ def build(request: Request, command: str) -> GANDataModule:
     Raises:
         UserError: For what is not accepted, in one sentence.
     """
-    return _instantiate(_parse(request, command), command)
+    parser, config = _parse(request, command)
+    try:
+        data: GANDataModule = parser.instantiate(config)["data"]
+    except ValueError as error:  # the parser wraps what a constructor raises
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        raise cause or error from error
+    return data
 
 
 def changed(request: Request, changes: Request, name: str, command: str) -> GANDataModule:
@@ -87,7 +95,7 @@ def changed(request: Request, changes: Request, name: str, command: str) -> GAND
     return build(both, command)
 
 
-def _parse(request: Request, command: str) -> Any:
+def _parse(request: Request, command: str) -> tuple[Any, Any]:
     from ganzoo.cli import explain, quiet
     from ganzoo.cli.parser import ParseError
 
@@ -99,21 +107,10 @@ def _parse(request: Request, command: str) -> Any:
     if not sections and not any(word.startswith("--data=") for word in request.arguments):
         raise UserError(f"{command} needs data: give --data ImageFolder --data.path FOLDER, or --config RECIPE.")
     try:
-        return parser.parse_args([*sections, *request.arguments])
+        return parser, parser.parse_args([*sections, *request.arguments])
     except ParseError as error:
         options = [action.dest for action in parser._actions]
         raise UserError(explain.sentence(str(error), request, options)) from error
-
-
-def _instantiate(config: Any, command: str) -> GANDataModule:
-    try:
-        data: GANDataModule = _parser(command).instantiate(config)["data"]
-    except ValueError as error:  # the parser wraps what a constructor raises
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__
-        raise cause or error from error
-    return data
 
 
 def _parser(command: str) -> Any:

@@ -10,6 +10,7 @@ import torch
 
 from ganzoo import files
 from ganzoo.cli import datasets
+from ganzoo.cli.devices import device
 from ganzoo.errors import UserError
 from ganzoo.metrics import training
 
@@ -22,14 +23,14 @@ _COMMAND = "ganzoo extractor"
 
 def train(order: Order) -> int:
     """Train what a command line asks for; returns the exit code."""
-    device = _device(order.options.device)
+    place = device(order.options.device)
     data = datasets.build(order.data, _COMMAND)
     other = datasets.changed(order.data, order.held_out, "held_out", _COMMAND) if order.held_out.arguments else None
     examples = labelled(data)
     share = 0.2 if order.options.held_out is None else order.options.held_out
     held_out = share if other is None else labelled(other)
     recipe = _recipe(order, data, examples)
-    trained = training.train(examples, held_out, recipe, device=device, report=_say)
+    trained = training.train(examples, held_out, recipe, device=place, report=_say)
     with files.explained(f"The extractor {order.out}"):
         trained.save(order.out)
     facts = trained.content["facts"]
@@ -81,17 +82,6 @@ def _recipe(order: Order, data: GANDataModule, examples: training.Examples) -> t
         mirror=bool(getattr(data, "mirror", False)),
         seed=asked.seed,
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device was {name}, which this machine does not have: leave it out, or give cpu.") from error
-    return device
 
 
 def _say(line: str) -> None:

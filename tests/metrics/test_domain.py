@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ganzoo.data import Digits
 from ganzoo.errors import UserError
 from ganzoo.metrics.extractors import Domain
 from ganzoo.metrics.extractors.domain import SHIPPED, ResNet, content, fold, read, resized
+from ganzoo.metrics.frechet import from_features
 from ganzoo.metrics.training import split
 from tests.mutants import kills
 
@@ -187,6 +189,25 @@ def test_scores_are_named_after_the_file(tmp_path: Path) -> None:
     assert Domain().score_name("kd") == "kd/digits-cnn"
     again = build(Domain("digits-cnn").config())
     assert again.score_name("fd") == "fd/digits-cnn"
+
+
+def test_the_distance_of_digits_grows_with_noise_and_with_what_is_missing() -> None:
+    """What a score must be good for: two halves are closest; more noise and fewer classes are farther."""
+    data = Digits(labels=True)
+    batch = data.dataset[np.arange(data.num)]
+    order = torch.randperm(data.num, generator=torch.Generator().manual_seed(0))
+    one, other = batch.data[order[:900]], batch.data[order[900:]]
+    labels, noise = batch.labels[order[900:]], torch.randn(897, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    extractor = Domain()
+    reference = extractor(one).features
+
+    def distance(images: Tensor) -> float:
+        return from_features(reference, extractor(images).features)
+
+    noisy = [(other.float() + level * noise).clamp(0, 255).to(torch.uint8) for level in (40, 80, 160)]
+    for chain in ([other, *noisy], [other, *(other[labels < k] for k in (9, 6, 3, 1))]):
+        distances = [distance(images) for images in chain]
+        assert all(far > 1.3 * near for near, far in itertools.pairwise(distances)), distances
 
 
 class Planted:
