@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -122,13 +124,24 @@ def as_features(output: Any, num: int, name: str) -> Features:
 def _open(file: BinaryIO, path: Path) -> Any:
     """An exported program, or a scripted module in evaluation mode."""
     try:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("both kinds are archives")
+        file.seek(0)
         if path.suffix == ".pt2":
             return torch.export.load(file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the format is old, and so are the files that use it
-            read: Callable[..., Any] = torch.jit.load
+        read: Callable[..., Any] = torch.jit.load
+        with quiet():
             return read(file, map_location="cpu").eval()
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(
             f"{path} holds no network that torch can read; write it by torch.export.save (.pt2) or torch.jit.save."
         ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A block without warnings that a format is old: the files that are there are old, too."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        yield

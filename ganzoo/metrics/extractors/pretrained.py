@@ -18,6 +18,7 @@ from ganzoo.errors import UserError
 from ganzoo.metrics import pixels
 from ganzoo.metrics.extractors import weights as files
 from ganzoo.metrics.extractors.base import Extractor, Features
+from ganzoo.metrics.extractors.exported import quiet
 
 if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
@@ -141,7 +142,7 @@ class CLIP(Extractor):
         path = _file(self.weights) or files.fetch(
             f"{self.model}.pt", url=_published_clip(self.model)[1], expected=self.weights_hash, what="CLIP"
         )
-        with files.checked(path, self.weights_hash) as file, torch.random.fork_rng(devices=[]):
+        with files.checked(path, self.weights_hash) as file, torch.random.fork_rng(devices=[]), quiet():
             try:
                 self._network = FeatureExtractorCLIP(self.model, ["clip"], feature_extractor_weights_path=file).eval()
             except (RuntimeError, KeyError) as error:
