@@ -234,10 +234,11 @@ class Whole(nn.Module):
         return self.visual(x)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 class TestCLIP:
-    @pytest.fixture(scope="class")
-    def path(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return export(tmp_path_factory.mktemp("clip"), Whole(), ".pt", size=32)
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        return export(tmp_path, Whole(), ".pt", size=32)
 
     def test_features_are_those_of_torch_fidelity(self, path: Path) -> None:
         x = torch.randint(0, 256, (3, 3, 20, 20), dtype=torch.uint8)
