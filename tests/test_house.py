@@ -223,7 +223,7 @@ def documented_commands() -> list[str]:
     blocks = [b for path in documents for b in re.findall(r"^```(?:bash|sh)\n(.*?)^```", path.read_text(), re.M | re.S)]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += [
-        line.removeprefix("#") for path in (ROOT / "configs").glob("*.yaml") for line in path.read_text().splitlines()
+        line.removeprefix("#") for path in (ROOT / "configs").rglob("*.yaml") for line in path.read_text().splitlines()
     ]
     found = [match for line in lines for match in re.findall(r"(?:^|&& )\s*(ganzoo \w[^#]*?)\s*(?:$|&&|#)", line)]
     return sorted(set(found))

@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_the_whole_package_with_recipes_and_weights(wheel: zipfile.ZipFile) -> None:
     names = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "ganzoo").rglob("*.py")}
-    recipes = {f"ganzoo/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    recipes = {f"ganzoo/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert "ganzoo/configs/quickstart.yaml" in recipes
     weights = {"ganzoo/metrics/extractors/digits-cnn.pt"}
     assert names == sources | recipes | weights | {"ganzoo/py.typed"}
@@ -62,7 +62,9 @@ def test_every_import_is_a_dependency() -> None:
     known = {"ganzoo", "lightning_utilities", *sys.stdlib_module_names}  # the second is Lightning's own
     for path in (ROOT / "ganzoo").rglob("*.py"):
         for name in _imported(path) - known:
-            assert names.get(name, name).lower() in declared, f"{path.relative_to(ROOT)} imports {name}"
+            assert names.get(name, name).lower().replace("_", "-") in declared, (
+                f"{path.relative_to(ROOT)} imports {name}"
+            )
 
 
 def _imported(path: Path) -> set[str]:

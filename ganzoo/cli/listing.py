@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
 def sections() -> dict[str, list[tuple[str, str]]]:
     """Names and summaries by section; empty ones are left out."""
     entries = classes(Path(ganzoo.__file__).parent.rglob("*.py"))
-    found = {"recipes": [(path.name, recipes.summary(path)) for path in recipes.shipped()]}
+    found = {"recipes": [(recipes.name_of(path), recipes.summary(path)) for path in recipes.shipped()]}
     roots = set(SECTIONS.values())
     for title, root in SECTIONS.items():
         found[title] = sorted(

@@ -19,8 +19,13 @@ def folder() -> Path:
 
 
 def shipped() -> list[Path]:
-    """All shipped recipes and overlays, by name."""
-    return sorted(folder().glob("*.yaml"))
+    """All shipped recipes and overlays, by name; those in folders last."""
+    return sorted(folder().rglob("*.yaml"), key=lambda path: (path.parent != folder(), path))
+
+
+def name_of(path: Path) -> str:
+    """The name of a shipped recipe, as ``--config`` takes it: ``quickstart.yaml``, ``failures/instability.yaml``."""
+    return path.relative_to(folder()).as_posix()
 
 
 def find(name: str) -> Path:
@@ -35,12 +40,12 @@ def find(name: str) -> Path:
             return Path(spelling)
     place = f"as {Path(name).absolute()}"
     names = [str(path) for path in Path(name).parent.glob("*.yaml")]
-    if Path(name).name == name:
+    if not Path(name).is_absolute():
         for spelling in spellings:
             if (folder() / spelling).is_file():
                 return folder() / spelling
         place = f"neither {place} nor among ganzoo's recipes"
-        names += [path.name for path in shipped()]
+        names += [known for known in map(name_of, shipped()) if ("/" in known) == ("/" in name)]
     raise UserError(f"There is no config {name}, {place}{did_you_mean(spellings[-1], names, 'see ganzoo list')}")
 
 

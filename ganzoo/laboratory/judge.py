@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ganzoo.errors import UserError
 from ganzoo.loop import Loop
 from ganzoo.losses import AdversarialLoss, LeastSquares, NonSaturating, Saturating
 
@@ -66,7 +67,7 @@ def _logits(network: nn.Module, points: Tensor) -> Tensor | None:
     """One logit per point, or None."""
     try:
         logits: Tensor = network(points, None)
-    except RuntimeError:  # made for data of another shape
+    except (RuntimeError, UserError):  # made for data of another shape, or for groups that divide the batch
         return None
     return logits.float().flatten(1).mean(1) if logits.dim() > 1 else logits.float()
 

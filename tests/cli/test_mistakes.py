@@ -144,7 +144,8 @@ def test_a_config_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixt
     place = f"neither as {tmp_path / 'quikstart.yaml'} nor among ganzoo's recipes"
     expected = f"There is no config quikstart.yaml, {place}: did you mean quickstart.yaml?"
     assert refused(capsys, "fit", "--config", "quikstart.yaml") == expected
-    expected = f"There is no config a/b.yaml, as {tmp_path / 'a' / 'b.yaml'}: see ganzoo list."
+    place = f"neither as {tmp_path / 'a' / 'b.yaml'} nor among ganzoo's recipes"
+    expected = f"There is no config a/b.yaml, {place}: see ganzoo list."
     assert refused(capsys, "fit", "--config", "a/b.yaml") == expected
 
 

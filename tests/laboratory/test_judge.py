@@ -19,6 +19,7 @@ from ganzoo.laboratory.pictures import density_by_kernels
 from ganzoo.loop import Generator
 from ganzoo.losses import AdversarialLoss, Hinge, LeastSquares, NonSaturating, Saturating, Wasserstein
 from ganzoo.models import MLPGAN
+from ganzoo.tricks import MinibatchStdDev
 from tests.common import quiet_trainer
 from tests.mutants import kills
 
@@ -101,6 +102,11 @@ class Wider(Bowl):
 @pytest.mark.parametrize("cls", [OfTheBatch, Packed, Wider])
 def test_what_cannot_judge_one_point_alone_is_left_out(cls: type[nn.Module]) -> None:
     assert judge(gan_with(cls()), torch.randn(50, 2)) is None
+
+
+@pytest.mark.parametrize("num", [64, 67])  # of 67 no groups can be made
+def test_minibatch_statistics_compare_samples(num: int) -> None:
+    assert judge(MLPGAN(parts=[MinibatchStdDev()]), torch.randn(num, 2)) is None
 
 
 def test_a_conditional_one_is_left_out() -> None:
