@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
+import io
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from ganzoo.files import atomic, cache_root
@@ -28,7 +28,7 @@ def random_weights() -> Path:
         return path
     generator = torch.Generator().manual_seed(2015)
     with torch.random.fork_rng(devices=[]):
-        network = _untrained()
+        network = _Untrained()
     for name, x in network.state_dict().items():
         if name.endswith("conv.weight"):
             x.copy_(torch.randn(x.shape, generator=generator) * (2 / x[0].numel()) ** 0.5)
@@ -64,12 +64,14 @@ def _hash(path: Path) -> str:
     return sha256(path)
 
 
-def _untrained() -> nn.Module:
-    """Torch-fidelity's network, whose constructor wants weights: it is given its own."""
-    load, torch.load = torch.load, lambda *args, **kwargs: {}
-    load_state_dict = FeatureExtractorInceptionV3.load_state_dict
-    FeatureExtractorInceptionV3.load_state_dict = lambda self, state: None
-    try:
-        return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=os.devnull)
-    finally:
-        torch.load, FeatureExtractorInceptionV3.load_state_dict = load, load_state_dict
+class _Untrained(FeatureExtractorInceptionV3):
+    """Torch-fidelity's network, whose constructor wants weights, without any."""
+
+    def __init__(self) -> None:
+        empty = io.BytesIO()
+        torch.save({}, empty)
+        empty.seek(0)
+        super().__init__("inception-v3-compat", ["2048"], feature_extractor_weights_path=empty)
+
+    def load_state_dict(self, *_: object) -> None:
+        pass
