@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import pkgutil
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import yaml
@@ -46,6 +47,11 @@ class ParseError(argparse.ArgumentError):
 
 class Parser(LightningArgumentParser):
     """Raises what it cannot accept instead of printing a page."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """An option of a part in a part is handed to a parser of its own, with null written as Python does: undone."""
+        args = None if args is None else [re.sub("=None$", "=null", arg) for arg in args]
+        return super().parse_args(args, *rest, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ParseError(message) from ex

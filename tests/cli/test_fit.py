@@ -67,6 +67,21 @@ def test_the_first_lines_say_what_is_trained_and_nothing_else_is_said(runs: tupl
     assert [line for line in others if not line.startswith("Digits: 1797 pictures, a cache of")] == []
 
 
+def test_null_reaches_the_options_of_a_part(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jsonargparse hands them on as text, in which null has become None."""
+    monkeypatch.chdir(tmp_path)
+    parts = ["--model.parts+=APA", "--model.parts.target", "null", "--model.parts+=MinibatchStdDev"]
+    more = ["--model.parts.group", "null", "--model.penalties+=FeatureMatching", "--model.penalties.layer=null"]
+    with pytest.raises(SystemExit) as end:
+        main(["fit", *TINY, *parts, *more, "--print_config"])
+    assert end.value.code == 0
+    model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    apa, stddev = (part["init_args"] for part in model["parts"])
+    assert (apa["target"], stddev["group"], model["penalties"][0]["init_args"]["layer"]) == (None, None, None)
+
+
 def test_config_yaml_is_complete_and_can_be_fed_back(
     runs: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
