@@ -25,7 +25,7 @@ class KernelDistance(NamedTuple):
 
     mean: float  #: over subsets
     std: float  #: over subsets, divided by their number as published; 0 of a single one
-    interval: tuple[float, float]  #: of 95 % confidence, for other samples of the same two distributions
+    interval: tuple[float, float]  #: nominally of 95 % confidence, over other samples of the two distributions
 
 
 class Kernel(NamedTuple):
@@ -55,7 +55,9 @@ def kernel_distance(
     Subsets are drawn as torch-fidelity draws them, the generated ones first. The interval is normal. Its standard error
     is that of the samples and of the subsets together: between subsets of m out of n samples, the variance is the
     sampling variance at n times (n - m)/m (Politis and Romano 1994); for one subset of all, it is the jackknife's. Both
-    are wider than need be where the two distributions are equal, because then the estimate varies less.
+    are too wide where the two distributions are nearly equal, and too narrow where features are few and skewed: with 200
+    to 3,000 normal samples the interval held the true value in 94 % of draws or more in 8 and 64 dimensions, but in one
+    dimension in 83 to 94 %, and where it did not, it mostly lay too low.
 
     Args:
         fake: Features of generated samples, (N1, D).

@@ -168,18 +168,6 @@ class Bank:
             self._indices = self._indices[order]
         return self._rows[: len(order)]
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything but limit and seed, as tensors: ``num`` seen (int64), ``indices`` (n,) and ``rows`` (n, D)."""
-        return {"num": torch.tensor(self.num_seen), "rows": self.rows.clone(), "indices": self.indices}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor], limit: int, *, seed: int = 0) -> Self:
-        """The bank whose :meth:`state` this is."""
-        self = cls(limit, seed=seed)
-        self.update(state["rows"], state["indices"])
-        self.num_seen = int(state["num"])
-        return self
-
     def _replace(self, rows: Tensor, indices: npt.NDArray[np.int64]) -> None:
         """Exchange kept rows for offered ones with smaller numbers; all places are taken."""
         if not len(rows):
