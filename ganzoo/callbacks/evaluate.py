@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 class Evaluate(MarkCallback):
     """Scores of the averaged weights at every mark and at the end: ``eval/*`` in the log, with their protocol.
 
-    Each is kept with its protocol as ``evaluations/kimg-*.json`` of the run directory. Samples are drawn from a copy of
-    the generator, so that training sees no trace of it, and whatever fails here is said once and ends no run. Several
-    processes share the samples, and their scores are those of one. Give it before the log: a score is in the row of
-    its mark then.
+    Each is kept with its protocol as ``evaluations/EXTRACTOR-METRICS/kimg-*.json`` of the run directory. Samples are
+    drawn from a copy of the generator, so that training sees no trace of it, and whatever fails here is said once and
+    ends no run. Several processes share the samples, and their scores are those of one. Give it before the log: a score
+    is in the row of its mark then.
     """
 
     def __init__(
@@ -66,11 +66,16 @@ class Evaluate(MarkCallback):
         self.extractor: Extractor = build(extractor or preset.extractor)
         self._at_mark: int | None = None  # images at the last evaluation at a mark
         self._evaluation: Evaluation | None = None
-        self._said = set[str]()
+        self._said, self._is_logged = set[str](), False
+
+    @property
+    def title(self) -> str:
+        """Of its folder: what it measures, by which features."""
+        return "-".join([self.extractor.name, *self.metrics])
 
     @property
     def state_key(self) -> str:
-        return f"Evaluate {self.protocol.label} {self.extractor.name}"
+        return f"Evaluate {self.title} {self.protocol.id}"
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -78,6 +83,12 @@ class Evaluate(MarkCallback):
         if not hasattr(getattr(trainer, "datamodule", None), "content_hash"):
             raise UserError("Evaluate compares samples with real images: train on a data module such as ImageFolder.")
         reference.check(trainer.datamodule)  # type: ignore[attr-defined]  # set by a connector
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        if sum(isinstance(other, Evaluate) and other.title == self.title for other in callbacks) > 1:
+            raise UserError(
+                f"Two of the callbacks Evaluate measure {', '.join(self.metrics)} in the features of "
+                f"{self.extractor.name}, so their scores would have the same name in the log: leave one out."
+            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         gan = as_gan(pl_module)
@@ -179,6 +190,10 @@ class Evaluate(MarkCallback):
         )
         with files.explained("The record of the evaluation"):
             record.save([made], self._folder(trainer) / f"kimg-{stamp(gan.clock.images)}.json")
+        if not self._is_logged:
+            for logger in trainer.loggers:
+                _log_protocol(logger, list(scores), evaluation.protocol.label)
+            self._is_logged = True
 
     def _too_late(self, trainer: L.Trainer, own: Collected) -> str | None:
         num, joint = self.protocol.num, own.num * trainer.world_size
@@ -208,7 +223,15 @@ class Evaluate(MarkCallback):
             print(text, file=sys.stderr, flush=True)
 
     def _folder(self, trainer: L.Trainer) -> Path:
-        return run_directory(trainer) / "evaluations"
+        return run_directory(trainer) / "evaluations" / self.title
+
+
+def _log_protocol(logger: Any, names: list[str], label: str) -> None:
+    """Hand the protocol of scores to Weights & Biases or TensorBoard; it is in the record for the others."""
+    if hasattr(logger, "log_picture"):
+        logger.log_hyperparams({f"protocol of eval/{name}": label for name in names})
+    elif hasattr(getattr(logger, "experiment", None), "add_text"):
+        logger.experiment.add_text("eval/protocol", f"{', '.join(names)}: {label}")
 
 
 def _sentence(error: Exception) -> str:

@@ -93,39 +93,40 @@ def _reference(order: Order, models: Sequence[Path], made: ImageData | None) -> 
     against, imports = order.against, order.against.imports
     own = checkpoint.read(models[0])[checkpoint.KEY]["data"] if models else None
     trained_on = None if own is None else build(own, imports)
-    size = made.shape[1:] if made is not None else trained_on.shape[1:] if trained_on is not None else None
+    shape = next((tuple(data.shape) for data in (made, trained_on) if data is not None), None)
     if not against.arguments and not against.configs:
         if trained_on is None:
             raise UserError("There is nothing to compare with: name real images by --against.")
         return reference.with_split(trained_on, order.protocol.split)
     named = against.arguments[0].partition("=")[2] if against.arguments else ""
     if against.arguments and Path(named).exists():
-        return _folder(Path(named), size if order.options.image_size is None else order.options.image_size)
+        if shape is None:
+            return _images(Path(named), order.options.image_size)
+        return _folder(Path(named), shape[1:], gray=shape[0] == 1)
     words = [f"--data{word.removeprefix('--against')}" for word in against.arguments]
     data = datasets.build(Request(words, against.configs, against.imports), _COMMAND)
-    if size is not None and tuple(data.shape[1:]) != tuple(size):
+    if shape is not None and tuple(data.shape[1:]) != shape[1:]:
         raise UserError(
-            f"The reference has {data.shape[1]}x{data.shape[2]} pixels, but what is measured has {size[0]}x{size[1]}: "
-            f"add --against.image_size {size[0]}."
+            f"The reference has {data.shape[1]}x{data.shape[2]} pixels, what is measured {shape[1]}x{shape[2]}: "
+            f"add --against.image_size {shape[1]}."
         )
     return data
 
 
 def _images(path: Path, size: int | None) -> ImageData:
     """Images of another program, at their own size: that of the first one."""
-    if size is not None:
-        return _folder(path, size)
     from PIL import Image
 
     found = open_files(str(path))
     for _, reader, _ in found.read(lambda name: name == found.names[0]):
         with Image.open(io.BytesIO(reader())) as image:
-            return _folder(path, (image.height, image.width), gray=image.mode in ("1", "L", "I;16"))
+            return _folder(path, size or (image.height, image.width), gray=image.mode in ("1", "L", "I;16"))
     raise UserError(f"There are no images in {path}: give a folder or an archive of some.")
 
 
-def _folder(path: Path, size: Any, *, gray: bool = False) -> ImageData:
-    return ImageFolder(str(path), split=".", image_size=size or 64, channels=1 if gray else 3, batch_size=1)
+def _folder(path: Path, size: int | tuple[int, ...], *, gray: bool) -> ImageData:
+    """All images of a folder or archive; those of another size are cropped and resized, which their title tells."""
+    return ImageFolder(str(path), split=".", image_size=size, channels=1 if gray else 3, batch_size=1)
 
 
 def _extractor(order: Order) -> Extractor:

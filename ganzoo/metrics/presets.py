@@ -11,7 +11,7 @@ from typing import Any
 
 from ganzoo.config import Config, encode
 from ganzoo.errors import UserError
-from ganzoo.metrics.protocol import Protocol
+from ganzoo.metrics.protocol import WORDS, Protocol
 
 #: What can be measured: Frechet and kernel distance, inception score, precision with recall, density and coverage.
 METRICS = ("fd", "kd", "is", "prdc")
@@ -123,7 +123,14 @@ def chosen(given: Sequence[str] | None, preset: Preset) -> tuple[str, ...]:
 
 
 def changed(protocol: Protocol, changes: Mapping[str, Any]) -> Protocol:
-    """The protocol with what was asked for instead; None is for what was not."""
+    """The protocol with what was asked for instead; None is for what was not.
+
+    Raises:
+        UserError: There is no such choice.
+    """
+    for name in changes:
+        if name not in WORDS:
+            raise UserError(f"In a protocol there is no choice {name}; choose from {', '.join(WORDS)}.")
     return replace(protocol, **{name: value for name, value in changes.items() if value is not None})
 
 
