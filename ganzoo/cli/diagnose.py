@@ -9,6 +9,9 @@ from pathlib import Path
 from ganzoo.cli.tools import ToolParser
 from ganzoo.errors import UserError
 
+#: A generator's first samples are close together: fewer rows would name that a collapse.
+MIN_ROWS = 8
+
 
 def run(arguments: list[str]) -> int:
     """Print what was found; returns the exit code."""
@@ -27,6 +30,8 @@ def report(run: Path) -> str:
     title = f"{run}: {len(rows)} rows of metrics.csv"
     if not any(name.startswith("health/") for row in rows for name in row):
         return f"{title}, without health/ columns: train with --model.parts+=Signals to have them."
+    if len(rows) < MIN_ROWS:
+        return f"{title}, too few to judge: {MIN_ROWS} or more are needed (--log.every_kimg sets their interval)."
     findings = diagnose(rows)
     if not findings:
         return f"{title}, none of the classic failures."

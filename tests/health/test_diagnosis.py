@@ -69,14 +69,18 @@ def write(folder: Path, rows: list[dict[str, float]]) -> None:
 
 
 def test_the_command_says_it_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "bad", [HEALTHY | {"health/diversity": 0.25}] * 6)
-    write(tmp_path / "good", [HEALTHY] * 6)
-    write(tmp_path / "blind", [{"loss/d": 1.0}] * 6)
-    assert main(["diagnose", *(str(tmp_path / name) for name in ("bad", "good", "blind"))]) == 0
-    bad, collapse, good, blind = capsys.readouterr().out.splitlines()
-    assert bad == f"{tmp_path / 'bad'}: 6 rows of metrics.csv"
+    write(tmp_path / "bad", [HEALTHY | {"health/diversity": 0.25}] * 8)
+    write(tmp_path / "good", [HEALTHY] * 8)
+    write(tmp_path / "blind", [{"loss/d": 1.0}] * 8)
+    write(tmp_path / "young", [HEALTHY | {"health/diversity": 0.25}] * 7)
+    assert main(["diagnose", *(str(tmp_path / name) for name in ("bad", "good", "blind", "young"))]) == 0
+    bad, collapse, good, blind, young = capsys.readouterr().out.splitlines()
+    assert young.endswith(
+        "7 rows of metrics.csv, too few to judge: 8 or more are needed (--log.every_kimg sets their interval)."
+    )
+    assert bad == f"{tmp_path / 'bad'}: 8 rows of metrics.csv"
     assert collapse.startswith("  mode collapse: fakes are 0.25 times as far apart as real samples (a healthy game:")
-    assert good == f"{tmp_path / 'good'}: 6 rows of metrics.csv, none of the classic failures."
+    assert good == f"{tmp_path / 'good'}: 8 rows of metrics.csv, none of the classic failures."
     assert blind.endswith("without health/ columns: train with --model.parts+=Signals to have them.")
 
 
