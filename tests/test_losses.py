@@ -22,6 +22,7 @@ from ganzoo.losses import (
     RelativisticAverage,
     Saturating,
     Wasserstein,
+    cross_entropy,
     log_softplus,
 )
 from tests.mutants import kills
@@ -76,6 +77,33 @@ def check_smoothing(cls) -> None:
         expected = bce(a, torch.full_like(a, real)) + bce(b, torch.full_like(b, fake))
         assert loss.discriminator(a, b).item() == pytest.approx(expected.item(), rel=1e-6)
         assert loss.generator(b).item() == pytest.approx(bce(b, torch.ones_like(b)).item(), rel=1e-6)
+
+
+def check_smoothing_leaves_the_generator(cls) -> None:
+    """The minimax generator's loss is that of the targets 1 and 0, with or without logits of real data."""
+    bce, real, fake = torch.nn.functional.binary_cross_entropy_with_logits, draws(0, 50), draws(1, 50)
+    on_fakes, on_real = bce(fake, torch.zeros(50)).item(), bce(real, torch.ones(50)).item()
+    for loss in (cls(), cls(0.9), cls(0.9, 0.1)):
+        assert loss.generator(fake).item() == pytest.approx(-on_fakes, rel=1e-6)
+        assert loss.generator(fake, real).item() == pytest.approx(-on_fakes - on_real, rel=1e-6)
+
+
+class SmoothedFakes(Saturating):
+    def generator(self, fake_logits, real_logits=None):
+        loss = -cross_entropy(fake_logits, self.fake_target)
+        return loss if real_logits is None else loss - cross_entropy(real_logits, 1.0)
+
+
+class SmoothedReal(Saturating):
+    def generator(self, fake_logits, real_logits=None):
+        loss = -cross_entropy(fake_logits, 0.0)
+        return loss if real_logits is None else loss - cross_entropy(real_logits, self.real_target)
+
+
+def test_smoothing_is_the_discriminators_alone() -> None:
+    check_smoothing_leaves_the_generator(Saturating)
+    kills(check_smoothing_leaves_the_generator, SmoothedFakes)
+    kills(check_smoothing_leaves_the_generator, SmoothedReal)
 
 
 def check_optimum_of_smoothing(cls) -> None:

@@ -352,6 +352,50 @@ def test_only_the_augmentation_makes_a_difference() -> None:
     kills(identity_gives_zero_in_a_run, OfTheFirst)
 
 
+class WithoutRecord(LatentConsistency):
+    """The second pass draws other noise than the first."""
+
+    def before_turn(self, turn):
+        pass
+
+
+class WithTheTurnsFakes(LatentConsistency):
+    """One side is generated under autocast, the other one in full precision."""
+
+    def indifference(self, turn):
+        with torch.no_grad():
+            moved = turn.generate(self.moved(turn.latents), turn.fake_labels)
+        sides = []
+        for data in (turn.fake, moved):
+            with turn.before_fake.restored():
+                sides.append(turn.discriminate(data, turn.fake_labels))
+        return (sides[0] - sides[1]).square().mean()
+
+
+def latents_that_stay_give_zero_in_a_run(cls, precision: str = "32-true") -> None:
+    """With dz = 0 both sides are one pass made twice, whatever differs from pass to pass."""
+    for kind, options in (("images", {"discriminator_norm": "spectral"}), ("points", {"dropout": 0.3})):
+        values = []
+
+        class Keep(cls):
+            def moved(self, latents):
+                return latents
+
+            def indifference(self, turn, values=values):
+                values.append(super().indifference(turn).item())
+                return turn.fake_logits.sum() * 0
+
+        run(small(kind, parts=[Noisy()], penalties=[Keep()], **options), kind, 2, precision=precision)
+        assert values == [0.0, 0.0]
+
+
+def test_only_the_change_of_latents_makes_a_difference() -> None:
+    latents_that_stay_give_zero_in_a_run(LatentConsistency)
+    latents_that_stay_give_zero_in_a_run(LatentConsistency, "bf16-mixed")
+    kills(latents_that_stay_give_zero_in_a_run, WithoutRecord)
+    kills(lambda cls: latents_that_stay_give_zero_in_a_run(cls, "bf16-mixed"), WithTheTurnsFakes)
+
+
 @pytest.mark.parametrize("kind", ["images", "points"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_both_sides_have_the_same_labels(kind: str, precision: str) -> None:

@@ -18,6 +18,7 @@ from ganzoo.optim import SGD
 from ganzoo.parts import Turn
 from ganzoo.penalties import DRAGAN, R1, R2, WassersteinGradientPenalty, ZeroCenteredGradientPenalty
 from ganzoo.penalties import gradient as module
+from ganzoo.replay import Snapshot
 from ganzoo.schedules import Linear
 from tests.common import Critic, fit, normal_batches
 from tests.mutants import kills
@@ -129,6 +130,7 @@ def check_line(penalty) -> None:
 def check_around(penalty) -> None:
     """DRAGAN as its authors wrote it: x + share * std/2 * uniform, one share per sample, and one norm per sample."""
     turn = turn_of(Half(), (2000, 2, 10, 10))
+    turn.real = 5 + 3 * turn.real  # whose standard deviation is neither its variance nor its root mean square
     value = penalty(2.0)(turn)
     points = turn.gan.discriminator.seen
     same(value, 2 * (norms(points) - 1).square().mean().item(), 1e-4)
@@ -243,7 +245,17 @@ def test_mutants_of_dragan() -> None:
         )
         return turn.real + torch.rand(2000, 1, 1, 1) * spread * torch.rand_like(turn.real)
 
-    for wrong in (around_fakes, without_shares, one_for_all_values, deviation_of_each_sample):
+    def variance(self, turn):
+        return turn.real + 0.5 * torch.rand(2000, 1, 1, 1) * turn.real.var(correction=0) * torch.rand_like(turn.real)
+
+    def root_of_mean_square(self, turn):
+        size = turn.real.square().mean().sqrt()
+        return turn.real + 0.5 * torch.rand(2000, 1, 1, 1) * size * torch.rand_like(turn.real)
+
+    for wrong in (
+        *(around_fakes, without_shares, one_for_all_values, deviation_of_each_sample),
+        *(variance, root_of_mean_square),
+    ):
         kills(check_around, mutant(DRAGAN, perturbed=wrong))
     kills(check_around, mutant(DRAGAN, square_excess=_batch_wide_norm))
     kills(check_around, mutant(DRAGAN, perturbed=lambda self, turn: turn.real))
@@ -342,15 +354,48 @@ def test_labels_go_with_their_samples() -> None:
 
     real_labels, fake_labels = torch.tensor([0, 1, 2, 2, 1, 0]), torch.tensor([2, 2, 0, 1, 1, 1])
     a = torch.tensor([1.0, 2.0, 5.0])
+    zero = ZeroCenteredGradientPenalty(2.0)
     turn = turn_of(Conditional(), real_labels=real_labels, fake_labels=fake_labels)
     for ready in (lambda turn: turn, judged):
         turn = ready(turn)
         same(R1(2.0)(turn), (a[real_labels] * norms(turn.real)).square().mean().item())
         same(R2(2.0)(turn), (a[fake_labels] * norms(turn.fake)).square().mean().item())
-        for penalty in (WassersteinGradientPenalty(1.0), DRAGAN(1.0)):
+        for penalty, target in ((WassersteinGradientPenalty(1.0), 1), (DRAGAN(1.0), 1), (zero, 0)):
             value = penalty(turn)
-            expected = (a[real_labels] * norms(turn.gan.discriminator.seen) - 1).square().mean().item()
+            expected = (a[real_labels] * norms(turn.gan.discriminator.seen) - target).square().mean().item()
             same(value, expected)
+
+
+def test_a_pass_that_is_made_again_has_the_labels_of_the_first_one() -> None:
+    """As under autocast, where the turn's own pass cannot be used."""
+    a = torch.tensor([1.0, 2.0, 5.0])
+
+    class Conditional(nn.Module):
+        def forward(self, x, labels):
+            return a[labels] * x.flatten(1).square().sum(1) / 2
+
+    labels = torch.tensor([0, 1, 2, 2, 1, 0])
+    turn = turn_of(Conditional(), real_labels=labels, fake_labels=labels.flip(0), full_precision=False)
+    first, second = R1(2.0), R2(2.0)
+    for part in (first, second):
+        part.before_turn(turn)
+    assert turn.record and not (turn.track_real or turn.track_fake)
+    turn.before_real = turn.before_fake = Snapshot(turn.gan.discriminator)
+    same(first(turn), (a[labels] * norms(turn.real)).square().mean().item())
+    same(second(turn), (a[labels.flip(0)] * norms(turn.fake)).square().mean().item())
+
+
+@pytest.mark.parametrize("penalty", [R1, R2])
+def test_only_turns_in_which_it_is_due_are_tracked(penalty) -> None:
+    """A lazy penalty costs nothing in between."""
+    tracked = []
+    for number in range(6):
+        turn = turn_of(Half())
+        turn.number = number
+        penalty(every=3).before_turn(turn)
+        tracked.append((turn.track_real, turn.track_fake, turn.record))
+    due, idle = (penalty is R1, penalty is R2, False), (False, False, False)
+    assert tracked == [due, idle, idle, due, idle, idle]
 
 
 def test_logits_of_patches_are_added_up() -> None:

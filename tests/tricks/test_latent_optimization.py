@@ -51,6 +51,7 @@ def is_a_clipped_step_along_the_gradient(cls) -> None:
         assert (free.abs() > 1).any() and (free.abs() < 1).any()
         assert torch.allclose(moved, free.clamp(-1, 1), atol=1e-6)
         assert torch.allclose(cls(0.7, bound=None)(z, turn), free, atol=1e-6)
+        assert torch.allclose(cls(0.7, bound=0.5)(z, turn), free.clamp(-0.5, 0.5), atol=1e-6)
         assert moved.requires_grad == (player == "generator")
 
 
