@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
 import re
@@ -93,6 +94,7 @@ class TestEqualToTorchFidelity:
         gray = images(1, 32, 32)[:, :1]
         assert error(ours(gray).features, theirs(gray.repeat(1, 3, 1, 1))[0]) < 1e-6
 
+    @pytest.mark.slow
     def test_torchmetrics(self, ours: Inception) -> None:
         """Its network is the same; unless told otherwise, it resizes with a smoothing filter, a protocol of its own."""
         fid = pytest.importorskip("torchmetrics.image.fid")
@@ -102,6 +104,33 @@ class TestEqualToTorchFidelity:
         assert error(ours(x).features, network(x)) < 1e-6
         network.use_antialias = True
         assert error(ours(x).features, network(x)) > 1e-4
+
+
+def test_folding() -> None:
+    """One convolution in the place of two layers, for statistics with small variances, where epsilon counts."""
+    conv, norm = nn.Conv2d(3, 5, 3, stride=2, bias=False), nn.BatchNorm2d(5, eps=1e-3)
+    for x, low, high in ((norm.running_mean, -1, 1), (norm.running_var, 1e-4, 1e-2), (norm.weight, 0.5, 2)):
+        x.data.uniform_(low, high)
+    norm.bias.data.normal_()
+    images_ = torch.randn(2, 3, 9, 9)
+    norm.eval()
+
+    def check(fold: Callable[[nn.Conv2d, nn.BatchNorm2d], None]) -> None:
+        folded = copy.deepcopy(conv)
+        fold(folded, copy.deepcopy(norm))
+        torch.testing.assert_close(folded(images_), norm(conv(images_)), rtol=1e-5, atol=1e-4)
+
+    def other_eps(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        norm.eps = 1e-5
+        module._fold(conv, norm)
+
+    def no_mean(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        norm.running_mean.zero_()
+        module._fold(conv, norm)
+
+    check(module._fold)
+    kills(check, other_eps)
+    kills(check, no_mean)
 
 
 class TestPixelPaths:
