@@ -57,7 +57,9 @@ class MinibatchStdDevLayer(nn.Module):
 class MinibatchDiscriminationLayer(nn.Module):
     """Appends to each sample how close the minibatch is to it (Salimans 2016, sec. 3.2).
 
-    With M = f(x) T of shape (N, B, C): o(x_i)_b = sum_j exp(-|M_ib - M_jb|_1), j = i included.
+    With M = f(x) T of shape (N, B, C): o(x_i)_b = 1/N sum_j exp(-|M_ib - M_jb|_1), j = i included, in [1/N, 1].
+    The paper has the sum. At the start, where all samples are close to each other, that is N in all B channels: logits
+    of a hundred, which end the game before it begins.
     """
 
     def __init__(self, inputs: int, *, num_kernels: int = 100, kernel_dim: int = 5) -> None:
@@ -81,7 +83,7 @@ class MinibatchDiscriminationLayer(nn.Module):
         with full_precision(x.device):
             m = torch.tensordot(at_least_float32(x).flatten(1), self.weight, dims=1)  # (N, B, C)
             distances = (m[:, None] - m[None]).abs().sum(dim=3)  # (N, N, B)
-            return append(x, torch.exp(-distances).sum(dim=1))
+            return append(x, torch.exp(-distances).mean(dim=1))
 
 
 def append(x: Tensor, statistics: Tensor) -> Tensor:

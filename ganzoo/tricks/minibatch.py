@@ -44,8 +44,8 @@ class MinibatchStdDev(Part):
 class MinibatchDiscrimination(Part):
     """Shows the discriminator how close other samples of the batch are to each (Salimans 2016, sec. 3.2).
 
-    The other samples are those of one rank's micro-batch, so the statistic is per rank. May be combined with every
-    gradient penalty.
+    The other samples are those of one rank's micro-batch, so the statistic is per rank. It is their mean, where the
+    paper has the sum. May be combined with every gradient penalty.
     """
 
     players: tuple[PlayerName, ...] = ()

@@ -114,31 +114,38 @@ def check_discrimination(cls: type[nn.Module]) -> None:
                     for c in range(3)
                 )
                 closeness += torch.exp(-distance).item()
-            assert torch.allclose(out[i, 3 + b], torch.tensor(closeness), rtol=1e-4)
+            assert torch.allclose(out[i, 3 + b], torch.tensor(closeness / 4), rtol=1e-4)
 
 
 class Euclidean(MinibatchDiscriminationLayer):
     def forward(self, x):
         m = torch.einsum("na,abc->nbc", x.flatten(1), self.weight)
-        o = torch.exp(-(m[:, None] - m[None]).norm(dim=3)).sum(1)
+        o = torch.exp(-(m[:, None] - m[None]).norm(dim=3)).mean(1)
         return torch.cat([x, o[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
 
 
 class WithoutItself(MinibatchDiscriminationLayer):
     def forward(self, x):
         out = super().forward(x)
-        return torch.cat([out[:, :3], out[:, 3:] - 1], dim=1)
+        return torch.cat([out[:, :3], out[:, 3:] - 1 / len(x)], dim=1)
+
+
+class Sum(MinibatchDiscriminationLayer):
+    def forward(self, x):
+        out = super().forward(x)
+        return torch.cat([out[:, :3], out[:, 3:] * len(x)], dim=1)
 
 
 def test_discrimination() -> None:
     check_discrimination(MinibatchDiscriminationLayer)
+    kills(check_discrimination, Sum)
     kills(check_discrimination, Euclidean)
     kills(check_discrimination, WithoutItself)
 
 
-def test_discrimination_of_identical_samples_is_their_number() -> None:
+def test_discrimination_of_identical_samples_is_one() -> None:
     layer = MinibatchDiscriminationLayer(6, num_kernels=4)
-    assert torch.allclose(layer(torch.randn(1, 6).repeat(5, 1))[:, 6:], torch.tensor(5.0))
+    assert torch.allclose(layer(torch.randn(1, 6).repeat(5, 1))[:, 6:], torch.tensor(1.0))
 
 
 def test_components_have_the_variance_of_the_features() -> None:

@@ -241,6 +241,17 @@ def test_a_batch_that_does_not_fit_its_groups_is_refused() -> None:
         MinibatchDiscrimination(kernel_dim=0)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_game_begins_open_with_minibatch_discrimination(seed) -> None:
+    """With its defaults logits are near zero at first, whatever the batch; where they are 50, nobody learns."""
+    torch.manual_seed(seed)
+    for gan, shape in (
+        (MLPGAN(parts=[MinibatchDiscrimination()]), (64, 2)),
+        (DCGAN(16, 1, width=4, discriminator_norm="none", parts=[MinibatchDiscrimination()]), (64, 1, 16, 16)),
+    ):
+        assert gan.discriminator(torch.rand(*shape) * 2 - 1).abs().max() < 5
+
+
 @pytest.mark.parametrize(("norm", "shape"), [("none", (1, 4, 4)), ("spectral", (1, 8, 8))])
 def test_minibatch_discrimination_compares_all_features_of_the_last_layer(norm, shape) -> None:
     gan = DCGAN(16, 1, width=4, discriminator_norm=norm, parts=[MinibatchDiscrimination(6, kernel_dim=2)])
