@@ -38,7 +38,7 @@ class Meter:
         self._count += 1
 
     def score(self, name: str, value: float, clock: Clock, *, passing: bool = False) -> None:
-        """Keep a score of the weights as they are now.
+        """Keep a score of the weights as they are now, in place of an older one: a row has no mean of scores.
 
         Args:
             name: As in the log.
@@ -51,6 +51,8 @@ class Meter:
             self.passing[name] = kept
         else:
             self.scores[name] = clock.images, value
+            for older in (self._fresh, self._read, self._turns, self._sums):
+                older.pop(name, None)
             self.add(name, kept, clock.g_turns)
 
     def values(self) -> dict[str, list[float]]:

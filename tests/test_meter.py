@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ganzoo.meter import Meter
+from ganzoo.plan import Clock
 
 
 def filled(values: list[float], *, limit: int = 4096) -> Meter:
@@ -52,3 +53,18 @@ def test_a_meter_that_is_saved_and_loaded_goes_on_as_if_nothing_had_been(cut) ->
         second.add("b", torch.tensor(2 * value), turn)
     assert second.means() == whole.means()
     assert second.state() == whole.state()
+
+
+def test_of_scores_between_two_readings_the_last_one_counts() -> None:
+    meter, clock = Meter(), Clock(images=100, g_turns=3)
+    meter.score("eval/x", 5.0, clock)
+    meter.means()  # read before
+    clock.images, clock.g_turns = 200, 4
+    meter.score("eval/x", 1 / 3, clock)
+    meter.score("eval/y", 2.0, clock, passing=True)
+    assert meter.means() == {"eval/x": 1 / 3}
+    assert meter.scores == {"eval/x": (200, 1 / 3)}
+    assert meter.take_passing() == {"eval/y": 2.0} and meter.take_passing() == {}
+    again = Meter()
+    again.load(meter.state())
+    assert again.means() == {"eval/x": 1 / 3}

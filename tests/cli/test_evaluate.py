@@ -1,0 +1,172 @@
+"""``ganzoo evaluate``: the same numbers as in training, of runs, checkpoints and folders, and never mixed protocols."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ganzoo.checkpoint import load_model
+from ganzoo.cli import main
+from ganzoo.metrics import record
+from tests.cli.common import TINY, refused
+
+DIGITS = ["--protocol", "digits", "--num", "60"]
+IN_TRAINING = (
+    "--trainer.callbacks+=Evaluate --trainer.callbacks.every_kimg 0.128 --trainer.callbacks.protocol digits "
+    "--trainer.callbacks.num 60 --checkpoint.every_kimg 0.128 --checkpoint.monitor eval/fd/digits-cnn "
+    "--log.every_kimg 0.128"
+).split()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conditional model of 8x8 digits, measured three times."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["fit", *TINY, *IN_TRAINING, "--run_dir", str(folder), "--trainer.accelerator", "cpu"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def evaluate(*arguments: str | Path) -> list[record.Record]:
+    options = ["--json", "out.json", "--overwrite", "--device", "cpu"]
+    assert main(["evaluate", *map(str, arguments), *options]) == 0
+    return record.load("out.json")
+
+
+def test_it_finds_what_training_found(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(run / "metrics.csv", newline="") as file:
+        table = {float(row["progress/kimg"]): row["eval/fd/digits-cnn"] for row in csv.DictReader(file)}
+    capsys.readouterr()
+    records = evaluate(run, "--all", *DIGITS)
+    assert [one.kimg for one in records] == [0.128, 0.256, 0.384]
+    for one in records:
+        assert one.scores["fd/digits-cnn"].value == pytest.approx(float(table[one.kimg]), rel=1e-6)
+        (kept,) = record.load(run / "evaluations" / "digits-cnn-fd" / f"kimg-{one.kimg:010.3f}.json")
+        assert kept.protocol == one.protocol and kept.hashes["config"] == one.hashes["config"]
+    out = capsys.readouterr().out
+    assert out.startswith(f"Protocol digits {records[0].protocol.id}\n\n| | kimg | fd/digits-cnn |\n")
+    assert "| digits/kimg-000000.128.ckpt | 0.128 | " in out
+    best = min(records, key=lambda one: one.scores["fd/digits-cnn"].value)
+    assert load_model(run / "checkpoints" / "best.ckpt").clock.kimg == best.kimg
+
+
+def test_records_hold_the_hashes_of_what_was_measured(run: Path) -> None:
+    (one,) = evaluate(run / "checkpoints" / "kimg-000000.128.ckpt", *DIGITS)
+    assert one.hashes["checkpoint"] == record.file_hash(run / "checkpoints" / "kimg-000000.128.ckpt")
+    assert len(one.hashes["code"]) == 64 and one.facts["model"] == "DCGAN"
+    assert one.protocol.reference == "Digits, 8x8" and one.protocol.reference_num == 1797
+
+
+def test_mixed_protocols_are_refused_in_a_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (first,) = evaluate(run, *DIGITS)
+    Path("out.json").rename("first.json")
+    (second,) = evaluate(run, "--protocol", "digits", "--num", "50", "--set", "seed=3", "--set", "weights=raw")
+    capsys.readouterr()
+    assert refused(capsys, "evaluate", "--compare", "first.json", "out.json") == (
+        f"digits/last.ckpt and digits/last.ckpt were measured by different protocols ({first.protocol.label} and "
+        f"{second.protocol.label}), so their scores cannot be compared: The number of samples is 60 and 50. The kind "
+        "of weights is ema and raw. The seed is 0 and 3."
+    )
+    assert main(["evaluate", "--compare", "first.json", "first.json"]) == 0
+    assert capsys.readouterr().out.count("| digits/last.ckpt |") == 2
+
+
+def test_a_folder_has_the_score_of_the_model_that_drew_it(run: Path) -> None:
+    assert main(["sample", str(run), "--num", "60", "--out", "made"]) == 0
+    (model,) = evaluate(run, *DIGITS)
+    options = ["--against.image_size", "8", "--against.batch_size", "9"]
+    (folder,) = evaluate("made", "--against", "Digits", *options, *DIGITS)
+    assert folder.scores["fd/digits-cnn"].value == pytest.approx(model.scores["fd/digits-cnn"].value, rel=1e-9)
+    assert folder.subject == "made" and folder.kimg is None and folder.protocol.weights == "files"
+    assert folder.protocol.reference_hash == model.protocol.reference_hash
+    assert folder.protocol.id != model.protocol.id  # nobody knows how they were drawn
+
+
+def test_two_folders(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name, num, mean in (("real", 50, 120), ("fake", 40, 90)):
+        Path(name).mkdir()
+        for i in range(num):
+            pixels = generator.normal(mean, 20, (12, 10)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(f"{name}/{i:03d}.png")
+    (one,) = evaluate("fake", "--against", "real", "--extractor", "digits-cnn", *DIGITS, "--metrics", "fd,prdc")
+    assert one.protocol.num == 40 and one.protocol.reference == "real, 12x10" and one.protocol.reference_num == 50
+    (same,) = evaluate("real", "--against", "real", *DIGITS)
+    assert same.scores["fd/digits-cnn"].value == pytest.approx(0, abs=1e-6)
+    assert one.scores["fd/digits-cnn"].value > 1
+    assert one.scores["recall/digits-cnn"].value <= 1
+
+
+def test_options_of_the_extractor(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refused(capsys, "evaluate", str(run), "--extractor.path", "nowhere.pt", *DIGITS)
+    assert sentence.startswith("There is no extractor nowhere.pt")
+    assert "SHA-256" in refused(
+        capsys, "evaluate", str(run), "--extractor", "Inception", "--extractor.weights", str(run / "config.yaml")
+    )
+
+
+def test_a_time_limit_is_in_the_record(run: Path) -> None:
+    (one,) = evaluate(run, *DIGITS, "--max_seconds", "0", "--batch_size", "20")
+    assert one.protocol.num == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "There is nothing to evaluate: give a run, a checkpoint or a folder of images."),
+        (["nowhere"], "nowhere does not exist: give a run, a checkpoint or a folder of images."),
+        (["RUN", "--protocol", "fid"], "There is no protocol 'fid'; choose one of torch-fidelity, studiogan, nvidia"),
+        (["RUN", "--metrics", "fid"], "There is no metric 'fid'; choose from fd, kd, is, prdc."),
+        (["RUN", "--nmu", "3"], "There is no option --nmu: did you mean --num?"),
+        (["RUN", "--set", "sede=1"], "--set sede=1 names no choice of a protocol: did you mean seed?"),
+        (["RUN", "--set", "seed=x"], "--set seed=x was given, but seed is a number"),
+        (["RUN", "--set", "num=5"], "--set num=5 names no choice"),
+        (["RUN", "--device", "tpu9"], "--device was tpu9, which this machine does not have"),
+        (
+            ["RUN", "--protocol", "digits", "--against", "Digits"],
+            "The reference has 32x32 pixels, what is measured 8x8",
+        ),
+        (["RUN", "--protocol", "digits", "--set", "truncation=0.5"], "The protocol truncates latents at 0.5"),
+        (["IMAGES", "--protocol", "digits"], "There is nothing to compare with: name real images by --against."),
+        (["--compare", "a.json"], "a.json cannot be read (no such file"),
+        (["RUN", "--json", "taken.json"], "taken.json exists already: give another --json, or add --overwrite."),
+    ],
+)
+def test_mistakes(arguments: list[str], sentence: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken.json").write_text("precious")
+    places: dict[str, Any] = {"RUN": str(run), "IMAGES": str(run / "samples")}
+    capsys.readouterr()
+    assert refused(capsys, "evaluate", *(places.get(word, word) for word in arguments)).startswith(sentence)
+    assert Path("taken.json").read_text() == "precious"
+
+
+def test_a_run_on_points_has_no_such_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", "MLPGAN", "--data", "Ring", "--trainer.max_steps", "1", "--trainer.accelerator", "cpu"]
+    assert main(["fit", *options]) == 0
+    capsys.readouterr()
+    sentence = "Ring holds points, not images, which these scores compare."
+    assert refused(capsys, "evaluate", "runs/mlpgan-1", "--protocol", "digits") == sentence
+
+
+def test_resume_goes_on_with_the_scores(run: Path, tmp_path: Path) -> None:
+    """A run that ended earlier and is resumed has the rows of the whole one."""
+    options = ["--run_dir", "short", "--trainer.accelerator", "cpu", "--model.total_kimg", "0.2"]
+    assert main(["fit", *TINY, *IN_TRAINING, *options]) == 0
+    assert main(["fit", "--resume", "short", "--model.total_kimg", "0.384"]) == 0
+    content = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run, Path("short"))]
+    assert content[0]["callbacks"]["Checkpoint"] == content[1]["callbacks"]["Checkpoint"]
+    tables = [(folder / "metrics.csv").read_text().splitlines() for folder in (run, Path("short"))]
+    column = tables[0][0].split(",").index("eval/fd/digits-cnn")
+    found = [[line.split(",")[column] for line in table[1:]] for table in tables]
+    assert found[0] == found[1] and len(json.loads(f"[{','.join(found[0])}]")) == 3
