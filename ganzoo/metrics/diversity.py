@@ -17,7 +17,8 @@ _PAIRS = 64  #: compared at a time
 def mean_similarity(images: Tensor, *, num_pairs: int = 1000, seed: int = 0) -> float:
     """The mean MS-SSIM of random pairs of different images: 1 when all are the same, lower the more they differ.
 
-    The window has 11 pixels (sigma 1.5), and negative terms count as 0. Small images have fewer scales
+    As in torchmetrics, the window has 11 pixels (sigma 1.5), negative terms count as 0, and the last scale is averaged
+    over the whole image, mirrored at its edge, where Wang 2003 leaves the edge out. Small images have fewer scales
     (:func:`num_scales`) whose weights are scaled to sum to 1, so values of different sizes are not comparable.
 
     Args:

@@ -55,9 +55,9 @@ def kernel_distance(
     Subsets are drawn as torch-fidelity draws them, the generated ones first. The interval is normal. Its standard error
     is that of the samples and of the subsets together: between subsets of m out of n samples, the variance is the
     sampling variance at n times (n - m)/m (Politis and Romano 1994); for one subset of all, it is the jackknife's. Both
-    are too wide where the two distributions are nearly equal, and too narrow where features are few and skewed: with 200
-    to 3,000 normal samples the interval held the true value in 94 % of draws or more in 8 and 64 dimensions, but in one
-    dimension in 83 to 94 %, and where it did not, it mostly lay too low.
+    are too wide where the two distributions are nearly equal, and too narrow where features are few and skewed. With
+    200 to 3,000 normal samples the interval held the true value in 94 % of draws or more in 8 and 64 dimensions, but in
+    one dimension in 83 to 94 %, and where it did not, it mostly lay too low.
 
     Args:
         fake: Features of generated samples, (N1, D).
