@@ -98,9 +98,10 @@ def check_steps(make, optimizer: Optimizer = OPTIMIZERS["adam"], kind: str = "po
         for _ in range(3):
             solver.zero_grad()
             real, fake = network(turn.real), network(turn.fake.detach())
-            (nn.functional.softplus(-real).mean() + nn.functional.softplus(fake).mean()).backward()
+            loss = nn.functional.softplus(-real).mean() + nn.functional.softplus(fake).mean()
+            (options.get("adversarial_weight", 1.0) * loss).backward()
             if gan.players["discriminator"].clip is not None:
-                nn.utils.clip_grad_norm_(network.parameters(), 0.05)
+                nn.utils.clip_grad_norm_(network.parameters(), options["discriminator_clip"].norm)
             solver.step()
         for p, expected in zip(gan.discriminator.parameters(), network.parameters(), strict=True):
             assert (turn.stand_ins[p] - expected).abs().max() < 1e-6
@@ -143,14 +144,26 @@ def test_steps_with_clipping_accumulation_and_normalization(backprop) -> None:
         return Unrolled(steps, backprop=backprop)
 
     check_steps(make, discriminator_clip=Clip(0.05))
+    check_steps(make, OPTIMIZERS["sgd"], discriminator_clip=Clip(1000.0))  # leaves a smaller gradient as it is
+    check_steps(make, OPTIMIZERS["sgd"], adversarial_weight=3.0)
     check_steps(make, accumulate=2)
     for norm in ("batch", "spectral"):
         check_steps(make, kind="larger", discriminator_norm=norm)
 
 
-def test_wrong_steps_are_found() -> None:
+def test_wrong_steps_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     kills(check_steps, OneMore)
     kills(check_steps, OfGradientDescent)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            module,
+            "clipped",
+            lambda grads, clip: [g * 1000 / torch.cat([h.flatten() for h in grads]).norm() for g in grads],
+        )
+        kills(lambda cls: check_steps(cls, OPTIMIZERS["sgd"], discriminator_clip=Clip(1000.0)), Unrolled)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "value_at", lambda weight, kimg: 1.0)
+        kills(lambda cls: check_steps(cls, OPTIMIZERS["sgd"], adversarial_weight=3.0), Unrolled)
 
 
 def check_restored(cls, norm: str = "batch") -> None:
