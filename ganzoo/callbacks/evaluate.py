@@ -11,7 +11,7 @@ import lightning.pytorch as L
 import torch
 
 from ganzoo import files
-from ganzoo.callbacks.base import MarkCallback, as_gan, gather, images_of, run_directory, stamp
+from ganzoo.callbacks.base import MarkCallback, as_gan, callbacks_of, gather, images_of, run_directory, stamp
 from ganzoo.callbacks.memory import is_out_of_memory
 from ganzoo.callbacks.progress import progress_of
 from ganzoo.callbacks.stop import was_interrupted
@@ -31,8 +31,7 @@ class Evaluate(MarkCallback):
 
     Each is kept with its protocol as ``evaluations/EXTRACTOR-METRICS/kimg-*.json`` of the run directory. Samples are
     drawn from a copy of the generator, so that training sees no trace of it, and whatever fails here is said once and
-    ends no run. Several processes share the samples, and their scores are those of one. Give it before the log: a score
-    is in the row of its mark then.
+    ends no run. Several processes share the samples, and their scores are those of one.
     """
 
     def __init__(
@@ -80,11 +79,11 @@ class Evaluate(MarkCallback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._at_mark, self._evaluation = None, None
-        if not hasattr(getattr(trainer, "datamodule", None), "content_hash"):
+        self._data: Any = getattr(trainer, "datamodule", None)
+        if not hasattr(self._data, "content_hash"):
             raise UserError("Evaluate compares samples with real images: train on a data module such as ImageFolder.")
-        reference.check(trainer.datamodule)  # type: ignore[attr-defined]  # set by a connector
-        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-        if sum(isinstance(other, Evaluate) and other.title == self.title for other in callbacks) > 1:
+        reference.check(self._data)
+        if sum(isinstance(other, Evaluate) and other.title == self.title for other in callbacks_of(trainer)) > 1:
             raise UserError(
                 f"Two of the callbacks Evaluate measure {', '.join(self.metrics)} in the features of "
                 f"{self.extractor.name}, so their scores would have the same name in the log: leave one out."
@@ -128,7 +127,7 @@ class Evaluate(MarkCallback):
                 self._evaluation = Evaluation(
                     self.protocol,
                     self.extractor.to(gan.device),
-                    reference.with_split(trainer.datamodule, self.protocol.split),  # type: ignore[attr-defined]  # set by a connector
+                    reference.with_split(self._data, self.protocol.split),
                     metrics=self.metrics,
                     batch_size=self.batch_size,
                     report=lambda text: progress.aside(f"evaluating: {text}") if progress else None,

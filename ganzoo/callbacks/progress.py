@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import ProgressBar
 
-from ganzoo.callbacks.base import as_gan
+from ganzoo.callbacks.base import as_gan, callbacks_of
 from ganzoo.callbacks.log import Log
 from ganzoo.config import Configurable
 from ganzoo.errors import UserError
@@ -185,7 +185,7 @@ def progress_of(trainer: L.Trainer) -> Progress | None:
 
 
 def _last_means(trainer: L.Trainer) -> dict[str, float]:
-    logs = [callback for callback in trainer.callbacks if isinstance(callback, Log)]  # type: ignore[attr-defined]  # set by Lightning's connector
+    logs = [callback for callback in callbacks_of(trainer) if isinstance(callback, Log)]
     return logs[0].means if logs else {}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 
-from ganzoo.callbacks.base import MarkCallback, as_gan, gather, run_directory
+from ganzoo.callbacks.base import MarkCallback, as_gan, callbacks_of, gather, run_directory
 
 if TYPE_CHECKING:
     from ganzoo.gan import GAN
@@ -81,12 +81,12 @@ class GracefulStop(MarkCallback):
 
 def was_interrupted(trainer: L.Trainer) -> bool:
     """Whether a signal ended the run before it was done."""
-    return any(isinstance(c, GracefulStop) and c.interrupted for c in trainer.callbacks)  # type: ignore[attr-defined]  # set by Lightning's connector
+    return any(isinstance(c, GracefulStop) and c.interrupted for c in callbacks_of(trainer))
 
 
 def exit_code(trainer: L.Trainer) -> int:
     """128 and the number of the signal that ended the run, as of a process that it ended; else 0."""
-    stops = [c for c in trainer.callbacks if isinstance(c, GracefulStop)]  # type: ignore[attr-defined]  # set by Lightning's connector
+    stops = [c for c in callbacks_of(trainer) if isinstance(c, GracefulStop)]
     return next((128 + (c._received or signal.SIGTERM) for c in stops if c.interrupted), 0)
 
 

@@ -66,7 +66,7 @@ def test_everything_in_it_is_plain_data(tmp_path: Path) -> None:
 def test_it_acts_after_all_others_at_the_same_mark(tmp_path: Path) -> None:
     """So a resume repeats neither the row nor the grid of the mark."""
     trainer = run(tiny(0.2), tmp_path, [Checkpoint(0.1), Log(0.1), Samples(0.1, 4), GracefulStop()])
-    assert [type(c).__name__ for c in trainer.callbacks] == ["Log", "Samples", "GracefulStop", "Checkpoint"]
+    assert [type(c).__name__ for c in trainer.callbacks] == ["Samples", "GracefulStop", "Log", "Checkpoint"]
     content = checkpoint.read(tmp_path / "checkpoints" / "kimg-000000.100.ckpt")
     assert content["callbacks"] == {"Log": {"images": 100}, "Samples": {"images": 100}}
     assert content["ganzoo"]["meter"] == tiny().meter.state()
