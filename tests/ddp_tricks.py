@@ -30,7 +30,7 @@ from tests.common import quiet_trainer
 Share = Literal["joint", "own"]
 Cut = Literal["gradients", "means", "buffers", "first", "draws"]
 
-STEPS, BATCH = 4, 16
+STEPS, BATCH, LR = 4, 16, 0.2
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,28 @@ TABLE: dict[str, Row] = {
     "APA": part(lambda: APA(**ADAPTIVE, target=0.4), cut="buffers"),
     "Signals": part(lambda: Signals(every=2), acts=False),
     "MinibatchStdDev": part(lambda: tricks.MinibatchStdDev(4), **PER_RANK),
-    "MinibatchDiscrimination": part(lambda: tricks.MinibatchDiscrimination(4), **PER_RANK, network={"lr": 0.002}),
+    "MinibatchDiscrimination": part(lambda: tricks.MinibatchDiscrimination(4), **PER_RANK),
     "TopK": part(lambda: tricks.TopK(0.5, factor=1e-30), **PER_RANK),
     "Unrolled": part(lambda: tricks.Unrolled(2), **PER_RANK),
     "Packing": part(tricks.Packing),  # of neighbours in the batch, which stay together
+    "ADA + APA + DiffAugment + InstanceNoise + R1": Row(
+        lambda: {
+            "parts": [APA(**ADAPTIVE, target=0.4), ADA(GROUPS, **ADAPTIVE, target=0.8), DiffAugment(), InstanceNoise()],
+            "penalties": [penalties.R1(1.0)],
+        },
+    ),
+    "FeatureMatching + LeCam + WassersteinGradientPenalty": Row(
+        lambda: {
+            "penalties": [
+                penalties.FeatureMatching(1.0),
+                penalties.LeCam(1.0, decay=0.5),
+                penalties.WassersteinGradientPenalty(1.0, every=2),
+            ],
+        },
+        micro="own",
+        cut="means",
+        network={"lr": 0.02},
+    ),
 }
 
 
@@ -140,7 +158,7 @@ def model(
     discriminator_norm: Any = "none",
     generator_norm: bool = False,
     style: bool = False,
-    lr: float = 0.2,
+    lr: float = LR,
 ) -> GAN:
     """Convolutional networks of 16x16 images in which no layer looks at the batch."""
     torch.manual_seed(11)
