@@ -141,7 +141,7 @@ def leaves_no_trace_of_a_moved_end(tmp_path: Path, lab: type[Distribution], firs
     assert rows(folder) == rows(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("first_end", [0.3, 0.35])  # on a mark of the log alone, and on none
+@pytest.mark.parametrize("first_end", [0.3, 0.25])  # on a mark of the log alone, and on none
 def test_a_moved_end_leaves_no_trace(tmp_path: Path, first_end: float) -> None:
     class Keeps(Plain):
         """Treats the end as a mark."""
@@ -150,7 +150,7 @@ def test_a_moved_end_leaves_no_trace(tmp_path: Path, first_end: float) -> None:
             super().look(trainer, gan, "mark" if when == "end" else when)
 
     leaves_no_trace_of_a_moved_end(tmp_path / "right", Plain, first_end)
-    if first_end == 0.35:
+    if first_end == 0.25:
         kills(lambda lab: leaves_no_trace_of_a_moved_end(tmp_path / "wrong", lab, first_end), Keeps)
 
 
