@@ -21,10 +21,12 @@ from ganzoo.errors import UserError
 def check(path: Path | None) -> None:
     """Refuse a directory that is not empty.
 
+    Only the first process looks: the others start when it has made the run's directory.
+
     Raises:
         UserError: It holds files, or is one.
     """
-    if path is None:
+    if path is None or any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         return
     if path.exists() and not path.is_dir():
         raise UserError(f"--run_dir {path} is a file; give a directory that does not exist yet.")

@@ -221,10 +221,13 @@ def test_missing_memory_is_explained(
 
 
 def test_two_processes_share_one_directory(tmp_path: Path) -> None:
-    process = start(tmp_path, "fit", *TINY, "--trainer.accelerator", "cpu", "--trainer.devices", "2")
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
-    assert os.listdir(tmp_path) == ["runs"]
-    assert os.listdir(tmp_path / "runs") == ["dcgan-1"]
+    two = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+    for where, given in (("runs/dcgan-1", []), ("mine/here", ["--run_dir", "mine/here"])):
+        process = start(tmp_path, "fit", *TINY, *two, *given)
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        assert [str(path.parent) for path in tmp_path.rglob("config.yaml")] == [str(tmp_path / where)]
+        shutil.rmtree(tmp_path / Path(where).parts[0])
+    assert os.listdir(tmp_path) == []
     assert err.count("Model: DCGAN") == 1
     assert "on cpu x 2\n" in err
