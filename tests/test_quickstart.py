@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -36,6 +37,12 @@ def test_digits_are_recognised(tmp_path, judge, seed) -> None:
     for name in ("config.yaml", "metrics.csv", "samples.gif", *checkpoints):
         assert (run / name).is_file(), sorted(str(p.relative_to(run)) for p in run.rglob("*"))
     assert len(list((run / "samples").glob("*.png"))) == 21
+    with open(run / "metrics.csv", newline="") as file:
+        curve = [float(row["eval/fd/digits-cnn"]) for row in csv.DictReader(file) if row["eval/fd/digits-cnn"]]
+    print(f"seed {seed}: fd/digits-cnn {curve}")
+    assert len(curve) == 10
+    assert max(curve[5:]) < min(curve[:2])
+    assert curve[-1] < curve[0] / 4
     samples = load_model(run).sample(1000, seed=1)
     sure, classes = judge(samples)
     print(f"seed {seed}: sure of {sure:.3f} (of real ones {judge.sure:.3f}), rarest class {classes.min():.3f}")
