@@ -1,0 +1,58 @@
+"""The benchmark of scores: both references of the Frechet distance agree, and a peak is what was really taken."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+import torch
+
+from benchmarks.speed import evaluation
+from tests.mutants import kills
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "DIM", 24)
+    monkeypatch.setattr(evaluation, "CLASSES", 5)
+
+
+@pytest.mark.filterwarnings("ignore::ganzoo.metrics.frechet.RankWarning")
+def test_references_agree() -> None:
+    """Above and below full rank: ours, scipy's root and singular values are one number."""
+    for num in (60, 10):
+        row = evaluation.compared(num, 2)
+        assert set(row["cpu_seconds"]) == {"distance", "from_features", "root"}
+        assert row["distance_from_root"] < 1e-5
+        assert row["from_exact"]["distance"] < 1e-9
+        assert row["from_exact"]["from_features"] < 1e-9
+
+
+def resident_sees(resident: object) -> None:
+    """200 MB that are held count in what is resident; given back, they are left in the peak."""
+    begin, peak = resident("VmRSS"), resident("VmHWM")
+    held = torch.ones(50_000_000)
+    assert resident("VmRSS") - begin > 180e6
+    del held
+    assert resident("VmRSS") - begin < 100e6
+    assert resident("VmHWM") >= peak
+    assert resident("VmHWM") - begin > 180e6
+
+
+def test_resident() -> None:
+    resident_sees(evaluation.resident)
+    kills(resident_sees, lambda kind: evaluation.resident("VmRSS"))
+    kills(resident_sees, lambda kind: evaluation.resident(kind) / 1024)
+
+
+def test_all_scores_cost_the_sum(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With an extraction that takes all of the time, the ratio is 1; with none, that of the scores."""
+    monkeypatch.setattr(evaluation, "kernel_distance", lambda fake, real: None)
+    ratios = []
+    for seconds in (1e6, 0.0):
+        monkeypatch.setattr(evaluation, "seconds_per_image", lambda seconds=seconds: seconds)
+        evaluation.scores(argparse.Namespace(num=200))
+        ratios.append(json.loads(capsys.readouterr().out)["all_over_frechet"])
+    assert ratios[0] == 1
+    assert ratios[1] > 1
