@@ -48,7 +48,9 @@ class ParseError(argparse.ArgumentError):
 class Parser(LightningArgumentParser):
     """Raises what it cannot accept instead of printing a page."""
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+    def parse_args(  # type: ignore[override]  # argparse has overloads, of which jsonargparse has one
+        self, args: Sequence[str] | None = None, *rest: Any, **options: Any
+    ) -> Any:
         """An option of a part in a part is handed to a parser of its own, with null written as Python does: undone."""
         args = None if args is None else [re.sub("=None$", "=null", arg) for arg in args]
         return super().parse_args(args, *rest, **options)
