@@ -73,12 +73,16 @@ def shifted(data: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def cutout(data: Tensor) -> Tensor:
-    """A box of half of the sides set to 0. Its centre is uniform over the pixels, so that a part may lie outside."""
+    """A box of half of the sides set to 0, a part of which may lie outside.
+
+    Its centre is uniform over the image: over the pixels for a box of odd length, and for one of even length over
+    the edges between them, both borders included, so that no side of the image is cut more often than the other.
+    """
     draws = streams.rand(len(data), 2, purpose="diffaugment.cutout", device=data.device)
     edges = []
     for axis, side in enumerate(data.shape[2:]):
         length = round(side * CUT)
-        first = _integers(draws[:, axis], side) - length // 2
+        first = _integers(draws[:, axis], side + 1 - length % 2) - length // 2
         edges.append((first, first + length))
     return data * ~box(edges[0], edges[1], data)
 

@@ -70,14 +70,16 @@ def test_translation_is_uniform_within_an_eighth() -> None:
 
 
 def check_cutout(cutout) -> None:
-    """The kept share of each pixel and of the image is the closed form of a box whose centre is any pixel."""
+    """The kept share of each pixel is the closed form of an even box around any edge between pixels, 0 to 8 and 12:
+    the same from both sides."""
     num, height, width = 20_000, 8, 12
     with stream(num):
         kept = cutout(torch.ones(num, 1, height, width))
     assert set(kept.unique().tolist()) == {0.0, 1.0}
-    in_rows = [sum(centre - 2 <= y < centre + 2 for centre in range(height)) / height for y in range(height)]
-    in_columns = [sum(centre - 3 <= x < centre + 3 for centre in range(width)) / width for x in range(width)]
+    in_rows = [sum(centre - 2 <= y < centre + 2 for centre in range(9)) / 9 for y in range(height)]
+    in_columns = [sum(centre - 3 <= x < centre + 3 for centre in range(13)) / 13 for x in range(width)]
     expected = 1 - np.outer(in_rows, in_columns)
+    assert np.allclose(expected, expected[::-1, ::-1])
     assert np.abs(kept.mean((0, 1)).numpy() - expected).max() < 5 * 0.5 / num**0.5
     box = (1 - kept[:, 0]).sum((1, 2))
     inside = (kept[:, 0, 0].sum(1) == width) & (kept[:, 0, -1].sum(1) == width)
@@ -95,7 +97,13 @@ def test_cutout() -> None:
         edges = [(start, start + side // 2) for start, side in zip(first, x.shape[2:], strict=True)]
         return x * ~box(*edges, x)
 
+    def around_pixels(x):
+        first = [streams.randint(side, len(x), purpose="x") - side // 4 for side in x.shape[2:]]
+        edges = [(start, start + side // 2) for start, side in zip(first, x.shape[2:], strict=True)]
+        return x * ~box(*edges, x)
+
     kills(check_cutout, always_inside)
+    kills(check_cutout, around_pixels)  # top and left would be cut more often
 
 
 def check_color(color) -> None:
