@@ -181,7 +181,8 @@ class RelativisticAverage(AdversarialLoss):
 
     A loss is applied to logits minus the mean logit of the other side; the generator's is the same with the sides
     exchanged. It is the sum of both halves, as in the paper: 2 log 2 at equal logits, twice what
-    implementations give that take the halves' mean (``adversarial_weight`` 0.5 for that). Means are over the batch of
+    implementations give that take the halves' mean (``adversarial_weight`` 0.5 for that); LeastSquares keeps its own
+    factor 1/2, which the paper's RaLSGAN does not have. Means are over the batch of
     all ranks, for each output of the discriminator; with gradient accumulation they are of one micro-batch.
     """
 

@@ -106,7 +106,7 @@ class Consistency(_Augmented):
 
 
 class BalancedConsistency(_Augmented):
-    """The same on real data and on fakes, each with its weight (bCR-GAN, Zhao 2020, alg. 1)."""
+    """weight E|D(x) - D(T(x))|^2 on real data and on fakes, each with its weight (bCR-GAN, Zhao 2020, alg. 1)."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class LatentConsistency(Penalty):
     ) -> None:
         """
         Args:
-            weight: The paper's lambda_dis.
+            weight: The paper's lambda_dis; up to 20 is in use where networks are as large as BigGAN's.
             generator_weight: The paper's lambda_gen.
             sigma: Standard deviation of the change of the latents; the paper's sigma_noise, whose best value depends on
                 the model.

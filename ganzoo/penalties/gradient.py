@@ -16,6 +16,7 @@ of the discriminator: running means and spectral vectors record one real and one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -73,6 +74,8 @@ class _SquaredGradient(_InputGradient):
             every: Apply it on each so many-th turn, with as many times the weight.
             allow_batch_norm: Accept batch normalization in the discriminator.
         """
+        if not isinstance(gamma, Schedule | Mapping) and not gamma >= 0:
+            raise UserError(f"The gamma of {type(self).__name__} was {gamma}, but a penalty's weight is 0 or more.")
         super().__init__(gamma, every=every, allow_batch_norm=allow_batch_norm)
 
     def half_square(self, gradient: Tensor) -> Tensor:

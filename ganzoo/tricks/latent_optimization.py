@@ -25,9 +25,10 @@ class LatentOptimization(Part):
     """Both players see fakes of z' = clip(z + alpha df/dz), f(z) = D(G(z)): one step uphill (Wu 2019, alg. 1).
 
     The generator learns through the step, too, as in the paper; the discriminator takes z' as it is, where the paper
-    also differentiates its step. It is the paper's plain gradient, without its natural one. Samples of a trained model
-    are of z itself. The step needs a pass through both networks, in float32, which moves none of their statistics; with
-    batch normalization the steps of a batch depend on each other.
+    also differentiates its step. It is the paper's plain gradient, without its natural one, moves all components of z,
+    and has no term for the length of the step. Samples of a trained model are of z itself. The step needs a pass
+    through both networks, in float32, which moves none of their statistics; with batch normalization the steps of a
+    batch depend on each other.
     """
 
     def __init__(self, alpha: float | Schedule = 0.1, *, bound: float | None = 1.0) -> None:

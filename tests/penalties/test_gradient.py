@@ -385,6 +385,12 @@ def test_a_pass_that_is_made_again_has_the_labels_of_the_first_one() -> None:
     same(second(turn), (a[labels.flip(0)] * norms(turn.fake)).square().mean().item())
 
 
+@pytest.mark.parametrize("penalty", [R1, R2, ZeroCenteredGradientPenalty])
+def test_a_negative_gamma_is_refused_by_its_name(penalty) -> None:
+    with pytest.raises(UserError, match=f"The gamma of {penalty.__name__} was -3, but"):
+        penalty(-3)
+
+
 @pytest.mark.parametrize("penalty", [R1, R2])
 def test_only_turns_in_which_it_is_due_are_tracked(penalty) -> None:
     """A lazy penalty costs nothing in between."""

@@ -11,12 +11,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ganzoo import checkpoint
 from ganzoo.config import build
 from ganzoo.errors import UserError
+from ganzoo.gan import GAN
 from ganzoo.layers.attention import SelfAttentionLayer
 from ganzoo.layers.equalized import Equalized
 from ganzoo.layers.minibatch import MinibatchDiscriminationLayer, MinibatchStdDevLayer
 from ganzoo.layers.norm import PixelNormLayer
 from ganzoo.layers.spectral import is_spectral, rules
-from ganzoo.layers.surgery import WEIGHTED, weighted_layers
+from ganzoo.layers.surgery import WEIGHTED, last_layer, weighted_layers
 from ganzoo.layers.virtual_batch_norm import VirtualBatchNormLayer
 from ganzoo.models import DCGAN, MLPGAN
 from ganzoo.parts import Part
@@ -367,6 +368,38 @@ def test_attention_is_behind_the_feature_map_of_its_resolution(resolution, chann
     # it starts as the identity, and nothing else has changed
     assert torch.equal(fake, plain.generator(latents, labels))
     assert torch.equal(logits, plain.discriminator(fake, labels))
+
+
+def test_attention_is_not_put_behind_a_layer_that_is_used_twice() -> None:
+    """An activation shared by two resolutions would be followed by attention at both."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Conv2d(1, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Linear(128, 1)
+            self.activation = nn.ReLU()
+
+        def forward(self, x, labels=None):
+            h = self.activation(self.second(self.activation(self.first(x))))
+            return self.head(h.flatten(1)).squeeze(1)
+
+    network = Shared()
+    GAN(DCGAN(16, 1, width=4).generator, network, parts=[SelfAttention("discriminator", resolution=8)])
+    (layer,) = [m for m in network.modules() if isinstance(m, SelfAttentionLayer)]
+    seen = []
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    network(torch.randn(2, 1, 16, 16))
+    assert seen == [(2, 8, 8, 8)]
+
+
+@pytest.mark.parametrize("num_channels", [1, 2, 4])
+def test_minibatch_stddev_appends_as_many_channels_as_it_was_asked_for(num_channels: int) -> None:
+    plain = DCGAN(16, 1, width=4)
+    gan = DCGAN(16, 1, width=4, parts=[MinibatchStdDev(4, num_channels=num_channels)])
+    layer = gan.discriminator.get_submodule(last_layer(gan.discriminator))
+    before = plain.discriminator.get_submodule(last_layer(plain.discriminator))
+    assert layer.weight.shape[1] == before.weight.shape[1] + num_channels
+    assert gan.discriminator(torch.randn(8, 1, 16, 16)).shape == (8,)
 
 
 def test_attention_is_refused_where_there_is_no_such_place() -> None:
