@@ -145,8 +145,7 @@ class Loop(L.LightningModule):
         """The player's loss on one micro-batch."""
         if real is not None:
             turn.real, turn.real_labels = real
-            if turn.track_real:
-                turn.real = turn.real.detach().requires_grad_()
+            turn.real = turn.real.detach().requires_grad_(turn.track_real)
         turn.latents = self.latents.draw(micro, self.generator.latent_dim, self.device)
         turn.fake_labels = self._fake_labels(turn.real_labels, micro)
         for part in parts:
@@ -167,6 +166,7 @@ class Loop(L.LightningModule):
             real_logits, fake_logits = turn.real_logits, turn.fake_logits
             for part in parts:
                 real_logits, fake_logits = part.logits(turn, real_logits, fake_logits)
+            turn.judged_real, turn.judged_fake = real_logits, fake_logits
             if is_d:
                 assert real_logits is not None
                 loss = self.loss.discriminator(real_logits, fake_logits)

@@ -43,6 +43,8 @@ class Turn:
     fake_labels: Tensor | None = None
     real_logits: Tensor | None = None
     fake_logits: Tensor | None = None
+    judged_real: Tensor | None = None  #: the logits that the adversarial loss is given, as the parts changed them
+    judged_fake: Tensor | None = None
     full_precision: bool = True  #: whether this turn's own passes are in float32, so that a penalty may use them
     track_real: bool = False  #: set in ``before_turn`` to have ``real`` require a gradient
     track_fake: bool = False  #: the same for ``fake`` in a discriminator turn, where it has no graph

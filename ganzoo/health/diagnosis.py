@@ -40,7 +40,7 @@ def diagnose(rows: Sequence[Row]) -> list[Finding]:
 
     Args:
         rows: Values by column, in order of time, as in ``metrics.csv``. Columns ``health/`` come from
-            :class:`ganzoo.health.Signals`; what is missing is not judged.
+            :class:`ganzoo.health.signals.Signals`; what is missing is not judged.
     """
     late = Late(rows)
     return [finding for rule in _RULES if (finding := rule(late)) is not None]

@@ -82,10 +82,10 @@ def diversity(fake: Tensor, real: Tensor) -> Tensor:
 
 
 def signal(turn: Turn) -> Tensor:
-    """Mean absolute slope of the generator's loss over one fake's logit, times the batch size."""
-    assert turn.fake_logits is not None
-    logits = turn.fake_logits.detach().float().requires_grad_()
-    real = None if turn.real_logits is None else turn.real_logits.detach()
+    """Mean absolute slope of the generator's loss over one logit that it is given, times their number."""
+    assert turn.judged_fake is not None
+    logits = turn.judged_fake.detach().float().requires_grad_()
+    real = None if turn.judged_real is None else turn.judged_real.detach()
     with torch.enable_grad(), full_precision(logits.device):
         (slope,) = torch.autograd.grad(turn.gan.loss.generator(logits, real), logits)
     return slope.abs().sum()

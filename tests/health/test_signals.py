@@ -11,9 +11,10 @@ from sklearn.metrics import roc_auc_score
 from ganzoo.config import build
 from ganzoo.gan import GAN
 from ganzoo.health.signals import Signals, diversity, gradient_norm, separation, signal
-from ganzoo.losses import AdversarialLoss, Hinge, NonSaturating, Saturating, Wasserstein
+from ganzoo.losses import D2GAN, AdversarialLoss, Hinge, NonSaturating, Saturating, Wasserstein
 from ganzoo.models import DCGAN, MLPGAN
 from ganzoo.parts import Part, Turn
+from ganzoo.tricks import DualDiscriminator
 from tests.common import Critic, fit, flat, normal_batches
 from tests.mutants import kills
 
@@ -66,8 +67,29 @@ def test_diversity_is_a_ratio_of_mean_distances() -> None:
 )
 def test_the_signal_is_the_slope_of_the_loss(loss: AdversarialLoss, slope) -> None:
     logits = torch.tensor([-20.0, -3.0, 0.5, 4.0])
-    turn = Turn(GAN(MLPGAN().generator, Critic(2), loss=loss), "generator", 0, 0.0, fake_logits=logits)
+    turn = Turn(GAN(MLPGAN().generator, Critic(2), loss=loss), "generator", 0, 0.0, judged_fake=logits)
     assert signal(turn).item() == pytest.approx(slope(logits).mean().item(), rel=1e-5)
+
+
+def test_the_signal_is_that_of_the_logits_that_the_loss_is_given() -> None:
+    """Two discriminators, named before or behind it: the slopes of -softplus(a) and of log softplus(b)."""
+    seen = []
+
+    class Look(Part):
+        players = ("generator",)
+
+        def logits(self, turn: Turn, real, fake):
+            a, b = fake.detach().double().unbind(-1)
+            slope = a.sigmoid().mean() + 0.5 * (b.sigmoid() / torch.nn.functional.softplus(b)).mean()
+            seen.append(slope.item())
+            return real, fake
+
+    for parts in ([Signals(1), DualDiscriminator(), Look()], [DualDiscriminator(), Look(), Signals(1)]):
+        gan = MLPGAN(hidden=8, loss=D2GAN(beta=0.5), parts=parts)
+        fit(gan, normal_batches(8, 2), max_steps=3)
+        assert gan.meter.values()["health/signal"] == pytest.approx(seen, rel=1e-5)
+        assert len(seen) == 3
+        seen.clear()
 
 
 def test_the_norm_is_of_all_gradients_together() -> None:
