@@ -76,10 +76,10 @@ def read(folder: Path = RECORDS) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def commit() -> str:
-    """The commit of the code, marked if what decides the numbers differs from it."""
+def commit(sources: Sequence[str] = _SOURCES) -> str:
+    """The commit of the code, marked if what decides the numbers, the ``sources``, differs from it."""
     head = _git("rev-parse", "--short=12", "HEAD")
-    return f"{head}+changes" if head and _git("status", "--porcelain", "--", *_SOURCES) else head or "unknown"
+    return f"{head}+changes" if head and _git("status", "--porcelain", "--", *sources) else head or "unknown"
 
 
 def machine(device: torch.device) -> str:
