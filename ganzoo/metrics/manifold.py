@@ -34,7 +34,7 @@ def prdc(real: Tensor, fake: Tensor, *, k: int, block: int = 1024) -> dict[str, 
         real: Features (N, D); numbers depend on N, M and k.
         fake: Features (M, D).
         k: Of the k-th nearest neighbour, the sample itself not counted. Published with 3 by Kynkaanniemi, 5 by Naeem.
-        block: Rows of a block of distances: memory is about 0.2 GB for 1,024, in 2,048 dimensions.
+        block: Rows of a block of distances: memory is 0.4 GB for 1,024, in 2,048 dimensions.
 
     Raises:
         UserError: When a set has no k-th neighbour.
