@@ -85,7 +85,7 @@ FAILURES = {
     "vanishing_gradient": Failure(
         "vanishing generator gradient",
         "vanishing_gradient",
-        ("non_saturating", "instance_noise"),
+        ("non_saturating", "wgan_gp"),
         failed=named("vanishing generator gradient"),
         cured=learns,
     ),

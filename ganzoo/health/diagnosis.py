@@ -70,7 +70,7 @@ def _vanishing_gradient(late: Late) -> Finding | None:
         "vanishing generator gradient",
         f"the discriminator orders {separation:.1%} of real and fake pairs rightly, and a fake's logit moves the "
         f"generator's loss by only {signal:.2g} (a healthy game: below 99 %, and 0.3 to 1)",
-        "the NonSaturating loss, Wasserstein with its gradient penalty, or InstanceNoise",
+        "the NonSaturating loss, or Wasserstein with its gradient penalty; InstanceNoise where the gap is small",
     )
 
 

@@ -40,14 +40,14 @@ def subject(*parts: Part, **options: object) -> Subject:
 @pytest.mark.parametrize("every", [1, 8])
 def test_the_ratio_is_that_of_known_costs(every: int) -> None:
     """A term that costs 8 times as much in each eighth turn costs as much per cycle, in each burst."""
-    cost = compare(subject(Busy(5.0)), subject(Busy(5.0), Busy(5.0 * every, every=every)), seconds=0.1, min_pairs=3)
+    cost = compare(subject(Busy(5.0)), subject(Busy(5.0), Busy(5.0 * every, every=every)), seconds=0.1, min_pairs=9)
     assert cost.num_cycles % every == 0
     added = cost.ms.cpu - cost.base_ms.cpu
     assert added == pytest.approx(5.0, rel=0.3)
     assert cost.ratio == cost.cpu == pytest.approx(cost.ms.cpu / cost.base_ms.cpu, rel=0.15)
     assert 1.5 < cost.ratio < 2.1
     assert cost.cpu_quartiles[0] <= cost.cpu <= cost.cpu_quartiles[1]
-    assert cost.num_pairs >= 3
+    assert cost.num_pairs >= 9
 
 
 @pytest.mark.filterwarnings("ignore")

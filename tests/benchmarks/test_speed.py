@@ -93,7 +93,7 @@ def test_the_overhead_pairs_equal_numbers_of_cycles(tmp_path: Path) -> None:
     case = overhead.Case(lambda: MLPGAN(num_layers=1, hidden=8), (8, 2))
     gan = case.make()
     interleave = overhead.Interleave(BareLoop(gan), case.shape)
-    overhead.fit(case, 0.5, [interleave])
+    overhead.fit(case, 2.0, [interleave])
     assert len(interleave.pairs) > 2
     assert all(fit.cpu > 0 and bare.cpu > 0 for bare, fit in interleave.pairs)
     assert interleave.loop.images >= 8 * len(interleave.pairs)

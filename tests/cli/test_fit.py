@@ -220,6 +220,7 @@ def test_missing_memory_is_explained(
     assert last.startswith("error: The memory of cpu is too small for batches of 64 images; 32 fit: ")
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_directory(tmp_path: Path) -> None:
     two = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
     for where, given in (("runs/dcgan-1", []), ("mine/here", ["--run_dir", "mine/here"])):
