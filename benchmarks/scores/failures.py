@@ -19,7 +19,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import ganzoo
+from benchmarks.scores.records import commit, machine
 from ganzoo import cli
 from ganzoo.cli.diagnose import read
 from ganzoo.files import atomic
@@ -134,8 +137,10 @@ def main() -> None:
             print(json.dumps(outcome), flush=True)
             results.append(outcome)
     if options.json:
+        origin = {"commit": commit(("ganzoo", "configs/failures")), "machine": machine(torch.device("cpu"))}
+        versions = {"ganzoo": ganzoo.__version__, "torch": torch.__version__}
         with atomic(options.json, "w", encoding="utf-8") as file:
-            file.write(json.dumps({"ganzoo": ganzoo.__version__, "runs": results}, indent=1) + "\n")
+            file.write(json.dumps({**origin, "versions": versions, "runs": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

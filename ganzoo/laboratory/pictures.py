@@ -232,7 +232,8 @@ def _figure(width: float, height: float, title: str, note: str) -> Figure:
     figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
     left = 0.055 * 8.4 / width
     figure.text(left, 1 - 0.12 / height, title, fontsize=11, weight="bold", color=INK, va="top")
-    figure.text(left, 1 - 0.345 / height, note, fontsize=8.5, color=INK, va="top")
+    size = min(8.5, 8.5 * 15 * (width - 0.5) / max(1, len(note)))  # 15 letters of that size are an inch wide
+    figure.text(left, 1 - 0.345 / height, note, fontsize=size, color=INK, va="top")
     return figure
 
 
