@@ -23,7 +23,15 @@ _WARNINGS = (
 def silence() -> None:
     """Filter what Lightning prints; to be called when it has been imported, as it sets its levels then."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    warnings.formatwarning = _sentence
     for pattern in _WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _sentence(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as a user reads it, without the place in the code that raised it."""
+    return f"warning: {message}\n"

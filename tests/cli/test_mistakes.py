@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
 
+from ganzoo.cli import main
 from tests.cli.common import refused
 
 M = ["--model", "DCGAN", "--data", "Digits"]
@@ -215,3 +217,22 @@ def test_a_place_that_cannot_be_written_is_named(capsys) -> None:
     Path("file").touch()
     sentence = refused(capsys, "fit", *M, "--run_dir", "file/run")
     assert sentence.startswith("file/run cannot be used (not a directory)")
+
+
+def test_a_warning_is_a_sentence_without_its_place_in_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back afterwards
+    budget = [
+        "--model.width",
+        "4",
+        "--data.image_size",
+        "8",
+        "--trainer.max_steps",
+        "1",
+        "--run_dir",
+        str(tmp_path / "run"),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["fit", *M, *budget, "--model.parts+=WeightClipping", "--trainer.accelerator", "cpu"]) == 0
+        text = warnings.formatwarning(UserWarning("Mind this."), UserWarning, "gan.py", 3)
+    assert text == "warning: Mind this.\n"
