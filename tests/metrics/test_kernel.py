@@ -138,6 +138,7 @@ def of_a_subset(x: Tensor, y: Tensor, seed: int) -> KernelDistance:
     return right._replace(interval=(right.mean - half, right.mean + half))
 
 
+@pytest.mark.slow
 def test_interval() -> None:
     is_right_and_knows_how_right(lambda x, y, _: of_all(x, y))
     is_right_and_knows_how_right(by_subsets)
