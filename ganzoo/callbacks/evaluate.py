@@ -11,10 +11,10 @@ import lightning.pytorch as L
 import torch
 
 from ganzoo import files
-from ganzoo.callbacks.base import MarkCallback, as_gan, callbacks_of, gather, images_of, run_directory, stamp
+from ganzoo.callbacks.base import as_gan, callbacks_of, gather, run_directory, stamp
 from ganzoo.callbacks.memory import is_out_of_memory
+from ganzoo.callbacks.overtime import FilesOverTime, When
 from ganzoo.callbacks.progress import progress_of
-from ganzoo.callbacks.stop import was_interrupted
 from ganzoo.config import build
 from ganzoo.errors import UserError
 from ganzoo.metrics import presets, record, reference
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from ganzoo.gan import GAN
 
 
-class Evaluate(MarkCallback):
+class Evaluate(FilesOverTime):
     """Scores of the averaged weights at every mark and at the end: ``eval/*`` in the log, with their protocol.
 
     Each is kept with its protocol as ``evaluations/EXTRACTOR-METRICS/kimg-*.json`` of the run directory. Samples are
     drawn from a copy of the generator, so that training sees no trace of it, and whatever fails here is said once and
     ends no run. Several processes share the samples, and their scores are those of one.
     """
+
+    suffix = ".json"
 
     def __init__(
         self,
@@ -63,7 +65,6 @@ class Evaluate(MarkCallback):
         self.protocol = presets.changed(preset.protocol, {**(options or {}), "num": num})
         self.metrics = presets.chosen(metrics, preset)
         self.extractor: Extractor = build(extractor or preset.extractor)
-        self._at_mark: int | None = None  # images at the last evaluation at a mark
         self._evaluation: Evaluation | None = None
         self._said, self._is_logged = set[str](), False
 
@@ -78,7 +79,7 @@ class Evaluate(MarkCallback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._at_mark, self._evaluation = None, None
+        self._evaluation = None
         self._data: Any = getattr(trainer, "datamodule", None)
         if not hasattr(self._data, "content_hash"):
             raise UserError("Evaluate compares samples with real images: train on a data module such as ImageFolder.")
@@ -90,33 +91,14 @@ class Evaluate(MarkCallback):
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        gan = as_gan(pl_module)
-        if self._at_mark is None:
-            self._at_mark = gan.clock.images if gan.clock.cycles else -1
-        if trainer.is_global_zero:
-            files.remove_leftovers(self._folder(trainer))
-            for path in self._folder(trainer).glob("kimg-*.json"):
-                if images_of(path) > self._at_mark:
-                    path.unlink()
-        self._prepare(trainer, gan)  # now, so that what is missing is said before hours have passed
+        super().on_train_start(trainer, pl_module)
+        self._prepare(trainer, as_gan(pl_module))  # now, so that what is missing is said before hours have passed
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        gan = as_gan(pl_module)
-        if gan.clock.crossed(self.every_kimg):
-            self._measure(trainer, gan, passing=False)
-            self._at_mark = gan.clock.images
+    def act(self, trainer: L.Trainer, gan: GAN, when: When) -> None:
+        self._measure(trainer, gan, passing=when == "end")
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        gan = as_gan(pl_module)
-        # What is measured between two marks is not noted as of a mark: a resume that moves the end forgets it.
-        if not was_interrupted(trainer) and gan.clock.images != self._at_mark:
-            self._measure(trainer, gan, passing=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"images": -1 if self._at_mark is None else self._at_mark}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._at_mark = state_dict["images"]
+    def folder(self, trainer: L.Trainer) -> Path:
+        return run_directory(trainer) / "evaluations" / self.title
 
     def _prepare(self, trainer: L.Trainer, gan: GAN) -> Evaluation | None:
         """Load the extractor and the reference, unless that is done; None where it fails."""
@@ -188,7 +170,7 @@ class Evaluate(MarkCallback):
             run_directory(trainer).name, evaluation.protocol, scores, gan.clock.kimg, *record.describe(gan)
         )
         with files.explained("The record of the evaluation"):
-            record.save([made], self._folder(trainer) / f"kimg-{stamp(gan.clock.images)}.json")
+            record.save([made], self.folder(trainer) / f"kimg-{stamp(gan.clock.images)}.json")
         if not self._is_logged:
             for logger in trainer.loggers:
                 _log_protocol(logger, list(scores), evaluation.protocol.label)
@@ -220,9 +202,6 @@ class Evaluate(MarkCallback):
             progress.print(text)
         else:
             print(text, file=sys.stderr, flush=True)
-
-    def _folder(self, trainer: L.Trainer) -> Path:
-        return run_directory(trainer) / "evaluations" / self.title
 
 
 def _log_protocol(logger: Any, names: list[str], label: str) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 
 from ganzoo import files
-from ganzoo.callbacks.base import MarkCallback, as_gan, check_finite, gather, run_directory
+from ganzoo.callbacks.base import as_gan, check_finite, gather, run_directory
+from ganzoo.callbacks.overtime import RememberingCallback
 from ganzoo.callbacks.stop import was_interrupted
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Row = dict[str, float | int]
 
 
-class Log(MarkCallback):
+class Log(RememberingCallback):
     """Means of all losses and penalties at every mark: metrics.csv in the run directory, and all loggers.
 
     After a kill and a resume the table equals that of a run that was never stopped, apart from the columns ``time/``.
@@ -34,19 +35,13 @@ class Log(MarkCallback):
         """
         self.every_kimg = every_kimg
         self.means: dict[str, float] = {}  #: losses and the like in the last row
-        self._at_mark: int | None = None  # images at the last row that was written at a mark
         self._table: Table | None = None
         self._seconds, self._since, self._since_images = 0.0, 0.0, 0
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        self._at_mark = None
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        clock = as_gan(pl_module).clock
-        self._since, self._since_images = time.monotonic(), clock.images
-        if self._at_mark is None:
-            self._at_mark = clock.images if clock.cycles else -1
+        super().on_train_start(trainer, pl_module)
+        assert self._at_mark is not None
+        self._since, self._since_images = time.monotonic(), as_gan(pl_module).clock.images
         if trainer.is_global_zero:
             with files.explained("metrics.csv"):
                 self._table = Table(run_directory(trainer) / "metrics.csv", self._at_mark)
@@ -64,12 +59,6 @@ class Log(MarkCallback):
         # and goes on as if the run had not ended here.
         if not was_interrupted(trainer):
             self._write(trainer, as_gan(pl_module))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"images": -1 if self._at_mark is None else self._at_mark}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._at_mark = state_dict["images"]
 
     def _write(self, trainer: L.Trainer, gan: GAN) -> None:
         check_finite(trainer, gan)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
+from ganzoo.ablation.results import Metrics
 from ganzoo.cli.tools import ToolParser
 from ganzoo.errors import UserError
 
@@ -44,11 +44,9 @@ def read(run: Path) -> list[dict[str, float]]:
     Raises:
         UserError: There is no log, or no row in it.
     """
-    path = run / "metrics.csv"
-    if not path.is_file():
+    if not (run / "metrics.csv").is_file():
         raise UserError(f"{run} holds no metrics.csv: give the directory of a run, such as runs/quickstart-1.")
-    with open(path, newline="", encoding="utf-8") as file:
-        cells = [{name: cell for name, cell in row.items() if name and cell} for row in csv.DictReader(file)]
+    cells = [{name: cell for name, cell in row.items() if cell} for row in Metrics(run).rows]
     rows = [{name: float(cell) for name, cell in row.items() if math.isfinite(float(cell))} for row in cells]
     if not rows:
         raise UserError(f"The log of {run} has no row yet.")

@@ -8,7 +8,8 @@ import lightning.pytorch as L
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.callbacks.pictures import Pictures, When
+from ganzoo.callbacks.overtime import When
+from ganzoo.callbacks.pictures import Pictures
 from ganzoo.data.toy import Toy
 from ganzoo.data.toy_distributions import Normals
 from ganzoo.errors import UserError
