@@ -120,6 +120,8 @@ class GAN(Configurable, Loop):
         first: int = 0,
         averaged: bool = True,
         batch_size: int = 64,
+        truncation: float | None = None,
+        cutoff: int | None = None,
     ) -> Tensor:
         """Samples number ``first`` to ``first + num``, on the CPU, as the model sees data (images in [-1, 1]).
 
@@ -132,8 +134,21 @@ class GAN(Configurable, Loop):
             first: Number of the first sample.
             averaged: Use the averaged weights where there are some.
             batch_size: How many at a time.
+            truncation: psi of generators with styles (0: their mean, 1: none); the threshold of normal latents of
+                others.
+            cutoff: With styles: truncate those of so many first layers.
         """
-        return sampling.draw(self, num, seed=seed, labels=labels, first=first, averaged=averaged, batch_size=batch_size)
+        cut = None if truncation is None else sampling.Truncation(truncation, cutoff)
+        return sampling.draw(
+            self,
+            num,
+            seed=seed,
+            labels=labels,
+            first=first,
+            averaged=averaged,
+            batch_size=batch_size,
+            truncation=cut,
+        )
 
     def setup(self, stage: str) -> None:
         if stage == "fit":

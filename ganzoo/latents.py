@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ganzoo import streams
 from ganzoo.config import Configurable
+from ganzoo.errors import UserError
 
 
 class Latents(Configurable):
@@ -16,16 +19,24 @@ class Latents(Configurable):
         """Latents for training, shape (num, dim): this process's rows of the keyed joint draw."""
         raise NotImplementedError(f"{type(self).__name__} must define draw(num, dim, device).")
 
-    def numbered(self, indices: range, dim: int, seed: int) -> Tensor:
-        """Latents of samples with given numbers, shape (len(indices), dim), on the CPU.
+    def numbered(self, numbers: range, dim: int, seed: int) -> Tensor:
+        """Latents of samples with given numbers, shape (len(numbers), dim), on the CPU.
 
         Row i depends on (seed, number, dim) alone: not on the batch size, the device or the other rows.
         """
-        rows = []
-        for i in indices:
-            with streams.stream(seed, "sample", i, start=0, num=1, total=1, device=torch.device("cpu")):
-                rows.append(self.draw(1, dim, torch.device("cpu")))
-        return torch.cat(rows)
+        with streams.numbered(numbers, seed, "sample", device=torch.device("cpu")):
+            return self.draw(len(numbers), dim, torch.device("cpu"))
+
+    def truncated(self, latents: Tensor, threshold: float) -> Tensor:
+        """The same latents brought to the dense middle of the distribution, for samples of fewer kinds and better.
+
+        Raises:
+            UserError: The distribution has no such middle.
+        """
+        raise UserError(
+            f"A truncation of {threshold:g} was asked for, but {type(self).__name__} latents have no tails to cut: "
+            "leave truncation out."
+        )
 
 
 class Normal(Latents):
@@ -33,6 +44,19 @@ class Normal(Latents):
 
     def draw(self, num: int, dim: int, device: torch.device) -> Tensor:
         return streams.randn(num, dim, purpose="latent", device=device)
+
+    def truncated(self, latents: Tensor, threshold: float) -> Tensor:
+        """Components of the normal distribution cut off at +-threshold (Brock 2019, section 3.1).
+
+        The paper draws again what falls outside. Here each component keeps its rank: it moves to the same quantile of
+        the truncated distribution, which is the same one, and a sample changes smoothly with the threshold.
+        """
+        if not threshold > 0:
+            raise UserError(f"A truncation of {threshold:g} was asked for; a threshold of latents is above 0.")
+        inside = math.erf(threshold / math.sqrt(2))  # P(|z| < threshold)
+        # By erf and not by the distribution function, which has no digits left in its upper tail.
+        moved = math.sqrt(2) * torch.erfinv(inside * torch.erf(latents.double() / math.sqrt(2)))
+        return moved.clamp(-threshold, threshold).to(latents.dtype)
 
 
 class Uniform(Latents):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,31 @@ if TYPE_CHECKING:
     from ganzoo.gan import GAN
 
 
+class Truncation(NamedTuple):
+    """How far samples are drawn towards the middle, where they are better and more alike."""
+
+    psi: float  #: of styles: the share of the way from their mean; of latents: the threshold that they stay within
+    cutoff: int | None = None  #: of styles: only those of so many first layers; None: of all
+
+
+@runtime_checkable
+class TruncatesStyles(Protocol):
+    """A generator that truncates in a space of its own."""
+
+    def truncated(self, latents: Tensor, labels: Tensor | None, psi: float, cutoff: int | None) -> Tensor:
+        """What ``forward`` gives, from styles at ``psi`` of the way from their mean (Karras 2019, appendix B)."""
+
+
 def draw(
-    gan: GAN, num: int, *, seed: int, labels: Sequence[int] | None, first: int, averaged: bool, batch_size: int
+    gan: GAN,
+    num: int,
+    *,
+    seed: int,
+    labels: Sequence[int] | None,
+    first: int,
+    averaged: bool,
+    batch_size: int,
+    truncation: Truncation | None = None,
 ) -> Tensor:
     """The samples of :meth:`ganzoo.gan.GAN.sample`, on the CPU."""
     if num < 1 or batch_size < 1:
@@ -26,7 +49,8 @@ def draw(
     network.eval()
     chosen = choose_labels(gan.num_classes, num, seed=seed, labels=labels, first=first)
     numbers = range(first, first + num)
-    samples = torch.cat([x.cpu() for x in batches(gan, network, numbers, chosen, seed=seed, batch_size=batch_size)])
+    found = batches(gan, network, numbers, chosen, seed=seed, batch_size=batch_size, truncation=truncation)
+    samples = torch.cat([x.cpu() for x in found])
     for module in training:
         module.training = True
     return samples
@@ -39,7 +63,14 @@ def network_of(gan: GAN, *, averaged: bool) -> nn.Module:
 
 @torch.no_grad()
 def batches(
-    gan: GAN, network: nn.Module, numbers: range, labels: Tensor | None, *, seed: int, batch_size: int
+    gan: GAN,
+    network: nn.Module,
+    numbers: range,
+    labels: Tensor | None,
+    *,
+    seed: int,
+    batch_size: int,
+    truncation: Truncation | None = None,
 ) -> Iterator[Tensor]:
     """Samples with these numbers in order, float32 (n, ...) on the model's device, ``batch_size`` at a time.
 
@@ -48,16 +79,38 @@ def batches(
         network: Its generator, or a copy of it, in the mode in which it is to run.
         numbers: Which samples.
         labels: int64 (len(numbers),) for a conditional model.
-        seed: Seed of the latents.
+        seed: Seed of the latents, and of whatever the generator draws for each sample.
         batch_size: How many at a time.
+        truncation: How far they are drawn towards the middle; None: not at all.
     """
     for at in range(0, len(numbers), batch_size):
         piece = numbers[at : at + batch_size]
-        latents = gan.latents.numbered(piece, gan.generator.latent_dim, seed).to(gan.device)
+        latents = gan.latents.numbered(piece, gan.generator.latent_dim, seed)
         classes = None if labels is None else labels[at : at + batch_size].to(gan.device)
-        with torch.autocast(gan.device.type, enabled=False):
-            samples = network(latents, classes).float()
+        with (
+            streams.numbered(piece, seed, "sample", device=gan.device),
+            torch.autocast(gan.device.type, enabled=False),
+        ):
+            samples = _generate(gan, network, latents, classes, truncation).float()
         yield samples
+
+
+def _generate(
+    gan: GAN, network: nn.Module, latents: Tensor, labels: Tensor | None, truncation: Truncation | None
+) -> Tensor:
+    """Truncation where the generator says, else of the latents: on the CPU, so that all devices see the same."""
+    samples: Tensor
+    if truncation is not None and isinstance(network, TruncatesStyles):
+        return network.truncated(latents.to(gan.device), labels, truncation.psi, truncation.cutoff)
+    if truncation is not None:
+        if truncation.cutoff is not None:
+            raise UserError(
+                f"A truncation of the first {truncation.cutoff} layers was asked for, but {type(gan).__name__} has no "
+                "styles that differ between layers: leave the cutoff out."
+            )
+        latents = gan.latents.truncated(latents, truncation.psi)
+    samples = network(latents.to(gan.device), labels)
+    return samples
 
 
 def choose_labels(num_classes: int, num: int, *, seed: int, labels: Sequence[int] | None, first: int) -> Tensor | None:

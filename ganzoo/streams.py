@@ -5,19 +5,23 @@ Numbers are drawn for the joint batch (all ranks, all accumulation steps) from a
 resumed run draws what the uninterrupted one would have drawn, with nothing about it in the checkpoint.
 
 Inside :func:`stream`, the functions :func:`randn`, :func:`rand` and :func:`randint` draw keyed numbers.
-Outside of it they draw from torch's global generator.
+Inside :func:`numbered` they draw for numbered samples, each from generators of its own.
+Outside of both they draw from torch's global generator.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ganzoo.errors import UserError
+
+_CPU = torch.device("cpu")
 _MASK = (1 << 64) - 1
 
 
@@ -48,6 +52,10 @@ def seed_global(device: torch.device, *parts: int | str) -> None:
         torch.cuda.default_generators[device.index or 0].manual_seed(key(*parts))
 
 
+#: A draw of this shape, from this generator, on this device.
+Draw = Callable[[tuple[int, ...], torch.Generator, torch.device], Tensor]
+
+
 @dataclass
 class Stream:
     """The source of one turn: this process has the ``num`` rows from ``start`` of a joint batch of ``total``."""
@@ -59,20 +67,46 @@ class Stream:
     device: torch.device
     generators: dict[str, torch.Generator] = field(default_factory=dict)
 
-    def of(self, purpose: str) -> torch.Generator:
-        if purpose not in self.generators:
-            self.generators[purpose] = generator(*self.parts, purpose, device=self.device)
-        return self.generators[purpose]
-
-    def rows(self, num: int) -> tuple[int, slice]:
-        """How many rows to draw, and which of them are this process's.
+    def draw(self, draw: Draw, num: int, shape: tuple[int, ...], purpose: str) -> Tensor:
+        """The rows of this process, drawn on the device.
 
         A draw of some rows per sample is joint. One of another size is no draw per sample: all processes get the same.
         """
+        if purpose not in self.generators:
+            self.generators[purpose] = generator(*self.parts, purpose, device=self.device)
+        source = self.generators[purpose]
         per_sample, rest = divmod(num, self.num)
         if rest or not per_sample:
-            return num, slice(0, num)
-        return self.total * per_sample, slice(self.start * per_sample, self.start * per_sample + num)
+            return draw((num, *shape), source, self.device)
+        start = self.start * per_sample
+        return draw((self.total * per_sample, *shape), source, self.device)[start : start + num]
+
+
+@dataclass
+class Numbered(Stream):
+    """The source of samples with numbers: sample i draws from generators of its own, always on the CPU."""
+
+    numbers: range = range(0)
+
+    def draw(self, draw: Draw, num: int, shape: tuple[int, ...], purpose: str) -> Tensor:
+        """What belongs to the samples, sample by sample.
+
+        Raises:
+            UserError: It is no draw per sample, so that a sample would depend on which others are drawn with it.
+        """
+        per_sample, rest = divmod(num, self.num)
+        if rest or not per_sample:
+            raise UserError(
+                f"{num} rows of {purpose!r} were drawn for {self.num} samples, but each has to have its own: draw one "
+                "row per sample."
+            )
+        return torch.cat([draw((per_sample, *shape), self._of(i, purpose), _CPU) for i in self.numbers]).to(self.device)
+
+    def _of(self, number: int, purpose: str) -> torch.Generator:
+        name = f"{number}/{purpose}"
+        if name not in self.generators:
+            self.generators[name] = generator(*self.parts, number, purpose)
+        return self.generators[name]
 
 
 _current: Stream | None = None
@@ -81,8 +115,24 @@ _current: Stream | None = None
 @contextmanager
 def stream(*parts: int | str, start: int, num: int, total: int, device: torch.device) -> Iterator[None]:
     """Draws inside the block belong to the ``num`` rows from ``start`` of a joint batch of ``total`` rows."""
+    with _within(Stream(parts, start, num, total, device)):
+        yield
+
+
+@contextmanager
+def numbered(numbers: range, *parts: int | str, device: torch.device) -> Iterator[None]:
+    """Draws inside the block belong to samples with these numbers, and end on ``device``.
+
+    What sample i gets depends on (parts, i) alone: not on the other numbers or the device.
+    """
+    with _within(Numbered(parts, 0, len(numbers), len(numbers), device, numbers=numbers)):
+        yield
+
+
+@contextmanager
+def _within(source: Stream) -> Iterator[None]:
     global _current
-    outer, _current = _current, Stream(parts, start, num, total, device)
+    outer, _current = _current, source
     try:
         yield
     finally:
@@ -143,21 +193,26 @@ def randn(num: int, *shape: int, purpose: str, device: torch.device | None = Non
     """Standard normal numbers, shape (num, *shape), float32: this process's rows of the joint draw."""
     if _current is None:
         return torch.randn(num, *shape, device=device)
-    total, own = _current.rows(num)
-    return torch.randn(total, *shape, generator=_current.of(purpose), device=_current.device)[own]
+    return _current.draw(_randn, num, shape, purpose)
 
 
 def rand(num: int, *shape: int, purpose: str, device: torch.device | None = None) -> Tensor:
     """Uniform numbers in [0, 1), shape (num, *shape), float32: this process's rows of the joint draw."""
     if _current is None:
         return torch.rand(num, *shape, device=device)
-    total, own = _current.rows(num)
-    return torch.rand(total, *shape, generator=_current.of(purpose), device=_current.device)[own]
+    return _current.draw(_rand, num, shape, purpose)
 
 
 def randint(high: int, num: int, *, purpose: str, device: torch.device | None = None) -> Tensor:
     """Integers in [0, high), shape (num,), int64: this process's rows of the joint draw."""
     if _current is None:
         return torch.randint(high, (num,), device=device)
-    total, own = _current.rows(num)
-    return torch.randint(high, (total,), generator=_current.of(purpose), device=_current.device)[own]
+    return _current.draw(lambda shape, g, d: torch.randint(high, shape, generator=g, device=d), num, (), purpose)
+
+
+def _randn(shape: tuple[int, ...], source: torch.Generator, device: torch.device) -> Tensor:
+    return torch.randn(shape, generator=source, device=device)
+
+
+def _rand(shape: tuple[int, ...], source: torch.Generator, device: torch.device) -> Tensor:
+    return torch.rand(shape, generator=source, device=device)

@@ -25,6 +25,8 @@ def run(arguments: list[str]) -> int:
     args = _parser().read(arguments)
     labels = _numbers(args.labels)
     out = Path(args.out)
+    if args.cutoff is not None and args.truncation is None:
+        raise UserError(f"--cutoff was {args.cutoff}, which says where --truncation acts: give that as well.")
     if args.columns is not None and args.columns < 1:
         raise UserError(f"--columns was {args.columns}, but must be 1 or more.")
     _check_out(out, args.overwrite)
@@ -51,6 +53,13 @@ def _parser() -> ToolParser:
     )
     parser.add_argument("--columns", type=int, help="columns of the grid; default: as many as make it square")
     parser.add_argument("--labels", metavar="L,L,...", help="classes of a conditional model, repeated in turn")
+    parser.add_argument(
+        "--truncation",
+        type=float,
+        metavar="PSI",
+        help="better samples of fewer kinds: psi of styles (0: their mean), or the threshold of normal latents",
+    )
+    parser.add_argument("--cutoff", type=int, metavar="LAYERS", help="truncate the styles of so many first layers only")
     parser.add_argument("--raw", action="store_true", help="use the last weights instead of their average")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
     parser.add_argument(
@@ -85,7 +94,14 @@ def _check_out(out: Path, overwrite: bool) -> None:
 def _save(gan: GAN, args: argparse.Namespace, out: Path, labels: list[int] | None) -> None:
     from ganzoo.images import grid, save_png, to_image
 
-    samples = gan.sample(args.num, seed=args.seed, labels=labels, averaged=not args.raw)
+    samples = gan.sample(
+        args.num,
+        seed=args.seed,
+        labels=labels,
+        averaged=not args.raw,
+        truncation=args.truncation,
+        cutoff=args.cutoff,
+    )
     suffix = "" if out.is_dir() else out.suffix.lower()
     if suffix == ".npy":
         _save_numbers(samples, out)

@@ -38,11 +38,6 @@ class Samples:
         Raises:
             UserError: The model cannot be sampled by this protocol.
         """
-        if protocol.truncation is not None:
-            raise UserError(
-                f"The protocol truncates latents at {protocol.truncation:g}, which {type(gan).__name__} does not know: "
-                "leave truncation out."
-            )
         if gan.num_classes and protocol.labels == "data" and (class_counts is None or not sum(class_counts)):
             raise UserError(
                 "The protocol takes the labels of samples from the distribution of the data's, but the reference has "
@@ -68,8 +63,17 @@ class Samples:
 
     def _floats(self, numbers: range) -> Iterator[Tensor]:
         labels = self._labels(numbers)
-        seed, size = self.protocol.seed, self.batch_size
-        for samples in sampling.batches(self.gan, self.network, numbers, labels, seed=seed, batch_size=size):
+        psi = self.protocol.truncation
+        found = sampling.batches(
+            self.gan,
+            self.network,
+            numbers,
+            labels,
+            seed=self.protocol.seed,
+            batch_size=self.batch_size,
+            truncation=None if psi is None else sampling.Truncation(psi),
+        )
+        for samples in found:
             if samples.dim() != 4:
                 raise UserError(
                     f"{type(self.gan).__name__} makes points of shape {tuple(samples.shape[1:])}, not images, which "

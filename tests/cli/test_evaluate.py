@@ -137,7 +137,7 @@ def test_a_time_limit_is_in_the_record(run: Path) -> None:
             ["RUN", "--protocol", "digits", "--against", "Digits"],
             "The reference has 32x32 pixels, what is measured 8x8",
         ),
-        (["RUN", "--protocol", "digits", "--set", "truncation=0.5"], "The protocol truncates latents at 0.5"),
+        (["RUN", "--protocol", "digits", "--set", "truncation=0.5"], "A truncation of 0.5 was asked for, but Uniform"),
         (["IMAGES", "--protocol", "digits"], "There is nothing to compare with: name real images by --against."),
         (["--compare", "a.json"], "a.json cannot be read (no such file"),
         (["RUN", "--json", "taken.json"], "taken.json exists already: give another --json, or add --overwrite."),

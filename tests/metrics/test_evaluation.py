@@ -318,9 +318,17 @@ def test_what_cannot_be_measured_is_refused(extractor: Any, protocol: Protocol, 
         Evaluation(protocol, extractor, Bytes(normal_bytes(60, 120, 20)), metrics=metrics)
 
 
+def test_truncation_reaches_the_latents() -> None:
+    gan = linear()
+    found = drawn(gan, replace(SMALL, truncation=0.5, weights="raw"), range(20), 7)
+    latents = gan.latents.truncated(gan.latents.numbered(range(20), 4, 0), 0.5)
+    with torch.no_grad():
+        expected = ((gan.generator(latents) + 1) * 127.5).round().clamp(0, 255)
+    assert (found - expected).abs().max() <= 1
+    assert (found - drawn(gan, replace(SMALL, weights="raw"), range(20), 7)).abs().max() > 9
+
+
 def test_what_cannot_be_sampled_is_refused() -> None:
-    with pytest.raises(UserError, match=r"truncates latents at 0\.7, which GAN does not know"):
-        Samples(linear(), replace(SMALL, truncation=0.7))
     with pytest.raises(UserError, match="the reference has none"):
         Samples(linear(num_classes=3), replace(SMALL, labels="data"))
     loud = linear()
