@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ganzoo.errors import UserError
 from ganzoo.precision import at_least_float32
+
+WHOLE = 2**24  #: elements of the attention weights (64 MiB) up to which they are held at once
 
 
 class SelfAttentionLayer(nn.Module):
     """y = gamma o + x, where each position of o is a mean of values over all positions (equations 1 to 3).
 
     gamma starts at zero, so the layer starts as the identity. Queries and keys have C/8 channels; values have C/2, as
-    in the authors' code (C/8 in the paper).
+    in the authors' code (C/8 in the paper). Scores are not divided by the root of the channels, unlike a transformer's.
     """
 
     def __init__(self, channels: int, *, pool: bool = False) -> None:
@@ -37,15 +42,118 @@ class SelfAttentionLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W); returns the same shape."""
-        values = self._pooled(self.value(x)).flatten(2)  # (N, C/2, M)
-        attended = values @ self.attention(x).transpose(1, 2).to(values.dtype)  # (N, C/2, HW)
-        o = self.out(attended.view(*attended.shape[:2], *x.shape[2:]))  # (N, C, H, W)
+        attended = attend(*self._queries_and_keys(x), _rows(self._pooled(self.value(x))))  # (N, HW, C/2)
+        o = self.out(attended.transpose(1, 2).reshape(len(x), -1, *x.shape[2:]))  # (N, C, H, W)
         return torch.add(x, self.gamma * o)
 
     def attention(self, x: Tensor) -> Tensor:
         """Weights (N, HW, M) in float32: row j says how much each of the M positions counts at j; its sum is 1."""
-        queries, keys = self.query(x).flatten(2), self._pooled(self.key(x)).flatten(2)
-        return torch.softmax(at_least_float32(queries.transpose(1, 2) @ keys), dim=2)
+        return weights(*self._queries_and_keys(x))
+
+    def _queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return _rows(self.query(x)), _rows(self._pooled(self.key(x)))
 
     def _pooled(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, 2) if self.pool else x
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """softmax(Q K^T) V without a scale, softmax in float32.
+
+    Where the weights would have more than ``WHOLE`` elements, they are made for a block of queries at a time, and again
+    in each backward pass, so that memory grows with the positions and not with their square. CUDA's fused kernel does
+    that faster, but has no second derivative. Nobody needs to say in advance which derivatives will be wanted: a
+    backward pass that is recorded (``create_graph``) takes the formulas, any other the kernel.
+
+    Args:
+        queries: (N, L, c).
+        keys: (N, M, c).
+        values: (N, M, d).
+
+    Returns:
+        (N, L, d), in the type of the values.
+    """
+    fused = _has_kernel(queries, values)
+    num_weights = len(queries) * queries.shape[1] * keys.shape[1]
+    if torch.compiler.is_compiling() or not (fused or num_weights > WHOLE):
+        return _plain(queries, keys, values)
+    attended: Tensor = _Attend.apply(queries, keys, values, fused)
+    return attended
+
+
+def weights(queries: Tensor, keys: Tensor) -> Tensor:
+    """softmax(Q K^T) in float32, (N, L, M), for queries (N, L, c) and keys (N, M, c)."""
+    return torch.softmax(at_least_float32(queries @ keys.transpose(1, 2)), dim=2)
+
+
+class _Attend(torch.autograd.Function):
+    """Attention that keeps its three arguments for the backward pass, and no weights."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, fused: bool) -> Tensor:
+        ctx.save_for_backward(queries, keys, values)
+        ctx.kernel = None
+        if not fused:
+            return torch.cat([_plain(block, keys, values) for block in _blocks(queries, queries, keys)], dim=1)
+        wanted = any(ctx.needs_input_grad)
+        given = [x.detach().requires_grad_(wanted) for x in (queries, keys, values)]
+        with torch.set_grad_enabled(wanted):
+            q, k, v = (x.unsqueeze(1) for x in given)  # a head
+            attended = F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
+        if wanted:
+            ctx.kernel = given, attended
+        return attended.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, values = ctx.saved_tensors
+        recorded = torch.is_grad_enabled()  # then this pass will be differentiated, too
+        if ctx.kernel is not None and not recorded:
+            given, attended = ctx.kernel
+            return *torch.autograd.grad(attended, given, gradients[0], retain_graph=True), None
+        pairs = zip(_blocks(queries, queries, keys), _blocks(gradients[0], queries, keys), strict=True)
+        of_queries, of_keys, of_values = [], torch.zeros_like(keys), torch.zeros_like(values)
+        for block, gradient in pairs:
+            arguments = block, keys, values, gradient
+            found = _remade(*arguments) if recorded else _derivatives(*arguments)
+            of_queries.append(found[0])
+            of_keys, of_values = of_keys + found[1], of_values + found[2]
+        return torch.cat(of_queries, dim=1), of_keys, of_values, None
+
+
+def _plain(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    return weights(queries, keys).to(values.dtype) @ values
+
+
+def _derivatives(queries: Tensor, keys: Tensor, values: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of <gradient, softmax(Q K^T) V> with respect to Q, K and V."""
+    shares = weights(queries, keys)
+    of_shares = at_least_float32(gradient @ values.transpose(1, 2))
+    of_scores = (shares * (of_shares - (shares * of_shares).sum(2, keepdim=True))).to(queries.dtype)
+    of_values = shares.to(values.dtype).transpose(1, 2) @ gradient
+    return of_scores @ keys, of_scores.transpose(1, 2) @ queries, of_values
+
+
+def _remade(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`_derivatives`, of which a recorded pass keeps the arguments alone."""
+    found: tuple[Tensor, Tensor, Tensor] = checkpoint(
+        _derivatives, *arguments, use_reentrant=False, preserve_rng_state=False
+    )
+    return found
+
+
+def _blocks(x: Tensor, queries: Tensor, keys: Tensor) -> list[Tensor]:
+    """``x`` in blocks of so many queries that the weights of one block have at most ``WHOLE`` elements, if they can."""
+    size = max(WHOLE // (len(queries) * keys.shape[1]), 1)
+    return [x[:, at : at + size] for at in range(0, x.shape[1], size)]
+
+
+def _has_kernel(queries: Tensor, values: Tensor) -> bool:
+    """Whether torch has a kernel that keeps no weights: for CUDA, at widths of whole 16 bytes."""
+    widths = queries.shape[2], values.shape[2]
+    return queries.is_cuda and queries.dtype != torch.float64 and all(width % 8 == 0 for width in widths)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """A feature map (N, c, H, W) as positions (N, HW, c)."""
+    return x.flatten(2).transpose(1, 2)
