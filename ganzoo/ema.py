@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,22 @@ class EMA(Configurable):
 def averaged_copy(network: nn.Module) -> nn.Module:
     """A copy that is never trained: in evaluation mode, without gradients."""
     return copy.deepcopy(network).eval().requires_grad_(False)
+
+
+class Follower:
+    """An averaged copy and the network that it follows, with their tensors listed once, which is slow."""
+
+    def __init__(self, average: nn.Module, network: nn.Module, dormant: Collection[nn.Parameter] = ()) -> None:
+        pairs = zip(average.parameters(), network.parameters(), strict=True)
+        active = [(old, now) for old, now in pairs if now not in dormant]
+        self._average, self._current = [old for old, _ in active], [now for _, now in active]
+        self._buffers = list(zip(average.buffers(), network.buffers(), strict=True))
+
+    def follow(self, decay: float) -> None:
+        """Move the parameters by one step of the recursion; buffers are copied."""
+        update_average(self._average, self._current, decay)
+        for buffer, now in self._buffers:
+            buffer.copy_(now)
 
 
 @torch.no_grad()

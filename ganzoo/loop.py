@@ -7,7 +7,7 @@ papers is a part or a pair of networks; nothing in this file knows any of them b
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +17,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from ganzoo import internals, streams
-from ganzoo.ema import EMA, update_average
+from ganzoo.ema import EMA, Follower
 from ganzoo.errors import TrainingError, UserError
 from ganzoo.latents import Latents
 from ganzoo.losses import AdversarialLoss
@@ -68,6 +68,8 @@ class Loop(L.LightningModule):
         self.automatic_optimization = False
         self.clock, self.meter, self.seed = Clock(), Meter(), 0
         self.stop_requested = False  #: set by a callback that wants the training step to end after this cycle
+        #: Sizes of the joint batch, each from a place in the data's stream on, in rising order; none: the data's own.
+        self.batch_sizes: list[tuple[int, int]] = []
         self._marks: set[float] = set()
         self._may_bundle = self._is_plain = False
 
@@ -96,18 +98,20 @@ class Loop(L.LightningModule):
         needs_real = self.loss.needs_real or any(part.needs_real for part in self.tricks)
         num_batches = max(play.d, int(play.g > 0 and needs_real))
         batches = [[next(loader)[0] for _ in range(self.accumulate)] for _ in range(num_batches)]
-        size = self._joint_size(batches)
-        self._set_learning_rates(clock.kimg)
-        for batch in batches[: play.d]:
+        sizes = self._joint_sizes(batches)
+        for name, player in self.players.items():
+            player.set_learning_rate(self.player_optimizers[name].optimizer, clock.kimg)
+        for batch, size in zip(batches[: play.d], sizes, strict=False):
             self._take_turn("discriminator", batch, size)
             clock.d_turns += 1
         for _ in range(play.g):
-            self._take_turn("generator", batches[-1] if batches else None, size)
+            self._take_turn("generator", batches[-1] if batches else None, sizes[-1])
             clock.g_turns += 1
-        clock.drawn += num_batches * size
-        self.plan.end_cycle(clock, play.d * size, play.g * size)
+        clock.drawn += sum(sizes[:num_batches])
+        judged, generated = sum(sizes[: play.d]), play.g * sizes[-1]
+        self.plan.end_cycle(clock, judged, generated)
         if play.g:
-            self._update_ema((play.d or play.g) * size)
+            self._update_ema(judged or generated)
         if self.complete:
             self.trainer.should_stop = True
 
@@ -137,6 +141,8 @@ class Loop(L.LightningModule):
                     self._backward(loss / self.accumulate if self.accumulate > 1 else loss)
         for part in parts:
             part.after_backward(turn)
+        for p in self.players[name].dormant:
+            p.grad = None  # of a term that looks at all weights
         self._step(optimizer)
         for part in parts:
             part.after_step(turn)
@@ -144,8 +150,10 @@ class Loop(L.LightningModule):
     def _loss(self, turn: Turn, parts: list[Part], real: Real | None, micro: int) -> Tensor:
         """The player's loss on one micro-batch."""
         if real is not None:
-            turn.real, turn.real_labels = real
-            turn.real = turn.real.detach().requires_grad_(turn.track_real)
+            data, turn.real_labels = real
+            for part in parts:
+                data = part.prepared(turn, data)
+            turn.real = data.detach().requires_grad_(turn.track_real)
         turn.latents = self.latents.draw(micro, self.generator.latent_dim, self.device)
         turn.fake_labels = self._fake_labels(turn.real_labels, micro)
         for part in parts:
@@ -245,19 +253,20 @@ class Loop(L.LightningModule):
             )
         return Real(data, labels if self.num_classes else None)
 
-    def _joint_size(self, batches: list[list[Any]]) -> int:
-        """Size of the joint batch: over ranks and micro-batches."""
+    def _joint_sizes(self, batches: list[list[Any]]) -> list[int]:
+        """Size of each joint batch of a cycle, over ranks and micro-batches; without data, of the generator's."""
         if not batches:
             size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
             if size is None:
                 raise UserError("A stage without discriminator turns needs a data module that says its batch_size.")
-            return int(size)
-        sizes = {len(b[0] if isinstance(b, tuple | list) else b) for batch in batches for b in batch}
-        if len(sizes) > 1:
+            return [int(size)]
+        found = [{len(b[0] if isinstance(b, tuple | list) else b) for b in batch} for batch in batches]
+        sizes = set().union(*found)
+        if len(sizes) > 1 and (not self.batch_sizes or any(len(one) > 1 for one in found)):
             raise UserError(
                 f"One cycle was given batches of {sorted(sizes)}: have the loader drop its last, smaller one."
             )
-        return sizes.pop() * self.trainer.world_size * self.accumulate
+        return [one.pop() * self.trainer.world_size * self.accumulate for one in found]
 
     # ------------------------------------------------------------------ between the turns
 
@@ -287,19 +296,20 @@ class Loop(L.LightningModule):
         out_of_steps = 0 <= trainer.max_steps <= clock.g_turns
         return trainer.should_stop or self.stop_requested or out_of_steps or any(map(clock.crossed, self._marks))
 
-    def _set_learning_rates(self, kimg: float) -> None:
-        for name, player in self.players.items():
-            factor = value_at(player.lr_schedule, kimg)
-            for group in self.player_optimizers[name].param_groups:
-                group["lr"] = group["initial_lr"] * factor
+    def set_dormant(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Until the next call these parameters take no part: no step, no average over ranks or over time."""
+        dormant = frozenset(parameters)
+        for player in self.players.values():
+            player.dormant = dormant.intersection(player.parameters)
+        self._follow()
+
+    def _follow(self) -> None:
+        if self.generator_ema is not None:
+            self._follower = Follower(self.generator_ema, self.generator, self.players["generator"].dormant)
 
     def _update_ema(self, images: int) -> None:
-        if self.ema is None:
-            return
-        (average, buffers), (current, current_buffers) = self._averaged
-        update_average(average, current, self.ema.decay(images, self.clock.images))
-        for buffer, now in zip(buffers, current_buffers, strict=True):
-            buffer.copy_(now)
+        if self.ema is not None:
+            self._follower.follow(self.ema.decay(images, self.clock.images))
 
     def _begin(self) -> None:
         """When all tensors are on their device: list them once, which is slow."""
@@ -311,10 +321,7 @@ class Loop(L.LightningModule):
         for name, player in self.players.items():
             player.on_device()
             player.set_hyperparameters(self.player_optimizers[name].optimizer)
-        self._averaged = [
-            (list(network.parameters()), list(network.buffers())) if network is not None else ([], [])
-            for network in (self.generator_ema, self.generator)
-        ]
+        self._follow()
 
     # ------------------------------------------------------------------ optimizers
 
@@ -329,12 +336,4 @@ class Loop(L.LightningModule):
         return self.players["generator" if self.trainer.optimizers[0] is optimizer else "discriminator"]
 
     def configure_optimizers(self) -> Any:
-        optimizers = []
-        for player in self.players.values():
-            optimizer = player.optimizer(player.trained)
-            for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
-            # Lightning leaves unscaling to a fused optimizer, after the hook that clips; this makes it unscale before.
-            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # torch's own protocol
-            optimizers.append(optimizer)
-        return optimizers, []
+        return [player.new_optimizer() for player in self.players.values()], []

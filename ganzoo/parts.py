@@ -104,6 +104,13 @@ class Part(Configurable, nn.Module):
     def before_turn(self, turn: Turn) -> None:
         """Before the first forward pass of the turn."""
 
+    def prepared(self, turn: Turn, real: Tensor) -> Tensor:
+        """When a micro-batch of real data is on the device: change what the turn takes for real, in order of the parts.
+
+        All that follows sees the result, penalties included; ``inputs`` changes only what the discriminator is shown.
+        """
+        return real
+
     def drawn(self, turn: Turn, latents: Tensor) -> Tensor:
         """When the latents of a micro-batch are drawn: change what the generator starts from, in order of the parts."""
         return latents
@@ -128,6 +135,10 @@ class Part(Configurable, nn.Module):
 
     def after_step(self, turn: Turn) -> None:
         """After the optimizer's step."""
+
+    def facts(self) -> dict[str, float]:
+        """What the log's rows and the progress say about it as it is now, by the name in the log."""
+        return {}
 
 
 class Penalty(Part):

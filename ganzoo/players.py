@@ -15,7 +15,7 @@ from ganzoo.config import Configurable
 from ganzoo.errors import UserError
 from ganzoo.optim import Optimizer
 from ganzoo.parts import PlayerName
-from ganzoo.schedules import Schedule
+from ganzoo.schedules import Schedule, value_at
 
 
 class Clip(Configurable):
@@ -55,6 +55,7 @@ class Player:
         self.name, self.network, self.modules = name, network, [network, *extra]
         self.optimizer, self.lr_schedule, self.clip = optimizer, lr_schedule, clip
         self.parameters = list(dict.fromkeys(p for module in self.modules for p in module.parameters()))
+        self.dormant: frozenset[nn.Parameter] = frozenset()  #: those that take no part for now
         self.on_device()
 
     def on_device(self) -> None:
@@ -67,15 +68,35 @@ class Player:
         """The parameters that are not frozen for good."""
         return [p for p in self.parameters if p.requires_grad]
 
+    @property
+    def active(self) -> list[nn.Parameter]:
+        """The trained parameters that take part now: the others have no gradient, on any rank."""
+        return [p for p in self.trained if p not in self.dormant] if self.dormant else self.trained
+
     def float_buffers(self) -> list[torch.Tensor]:
         """Statistics that ranks must share."""
         return [b for module in self.modules for b in module.buffers() if b.is_floating_point()]
+
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        """An optimizer of all trained parameters."""
+        optimizer = self.optimizer(self.trained)
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        # Lightning leaves unscaling to a fused optimizer, after the hook that clips; this makes it unscale before.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # torch's own protocol
+        return optimizer
 
     def set_hyperparameters(self, optimizer: torch.optim.Optimizer) -> None:
         """Give an optimizer whose state was restored the recipe's settings: a resume may have changed them."""
         for group, fresh in zip(optimizer.param_groups, self.optimizer(self.trained).param_groups, strict=True):
             group.update({name: value for name, value in fresh.items() if name != "params"})
             group["initial_lr"] = group["lr"]
+
+    def set_learning_rate(self, optimizer: torch.optim.Optimizer, kimg: float) -> None:
+        """What the schedule says at a time."""
+        factor = value_at(self.lr_schedule, kimg)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

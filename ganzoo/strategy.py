@@ -32,7 +32,7 @@ class GANDDPStrategy(DDPStrategy):
     def optimizer_step(self, optimizer: Any, closure: Any, model: Any = None, **kwargs: Any) -> Any:
         closure()
         player = self._gan.player_of(optimizer)
-        average_over_ranks(player.trained, player.float_buffers())
+        average_over_ranks(player.active, player.float_buffers())
         return super().optimizer_step(optimizer, lambda: None, model, **kwargs)
 
     @property

@@ -87,11 +87,13 @@ class Log(RememberingCallback):
 
 
 def settings(trainer: L.Trainer, gan: GAN) -> Row:
-    """Learning rates of the last turns, and how much of the old average the EMA kept in the last cycle."""
+    """Learning rates of the last turns, what the parts say, and how much of the old average the EMA kept at last."""
     row: Row = {
         "lr/g": trainer.optimizers[0].param_groups[0]["lr"],
         "lr/d": trainer.optimizers[1].param_groups[0]["lr"],
     }
+    for part in gan.tricks:
+        row |= part.facts()
     clock = gan.clock
     if gan.ema is not None and clock.images > clock.previous:
         row["ema/decay"] = gan.ema.decay(clock.images - clock.previous, clock.images)

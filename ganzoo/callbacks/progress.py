@@ -168,7 +168,8 @@ def describe(trainer: L.Trainer, gan: GAN, speed: Speed, losses: dict[str, float
     rate = speed.images_per_second()
     images_per_second = "- images/s" if rate is None else f"{rate:.{0 if rate >= 10 else 1}f} images/s"
     shown = [f"{label} {losses[name]:.3f}" for label, name in (("D", "loss/d"), ("G", "loss/g")) if name in losses]
-    return [f"{gan.clock.kimg:.1f}{total} kimg", *steps, images_per_second, *shown]
+    facts = [f"{name.rpartition('/')[2]} {value:.3g}" for part in gan.tricks for name, value in part.facts().items()]
+    return [f"{gan.clock.kimg:.1f}{total} kimg", *steps, *facts, images_per_second, *shown]
 
 
 def fitting(facts: list[str], width: int) -> str:

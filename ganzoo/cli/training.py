@@ -91,7 +91,8 @@ def _trainer(cli: FitCLI) -> Trainer:
         raise UserError(f"Lightning refuses these settings of trainer: {explain.one_line(str(error))}") from error
     # Both are checked again where they matter; here before a directory is made and other processes start.
     check_trainer(trainer)
-    check_divisible(cli.datamodule.batch_size, trainer.world_size, cli.model.accumulate)
+    for size in (cli.datamodule.batch_size, *(size for _, size in cli.model.batch_sizes)):
+        check_divisible(size, trainer.world_size, cli.model.accumulate)
     return trainer
 
 

@@ -80,13 +80,14 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
     def train_dataloader(self) -> Loader:
         """Micro-batches of this process, in the order of the stream, without end.
 
-        World size and rank come from the trainer, ``accumulate`` and ``seed`` from its model.
+        World size and rank come from the trainer; ``accumulate``, ``seed`` and ``batch_sizes`` from its model.
         """
         trainer = self.trainer
         module = getattr(trainer, "lightning_module", None)
         sampler = EndlessSampler(
             self.num,
             batch_size=self.batch_size,
+            sizes=getattr(module, "batch_sizes", ()),
             world=getattr(trainer, "world_size", 1),
             rank=getattr(trainer, "global_rank", 0),
             accumulate=getattr(module, "accumulate", 1),

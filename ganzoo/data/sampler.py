@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -35,18 +35,29 @@ class EndlessSampler(DistributedSampler[Indices]):
 
     Place p of the stream holds entry ``p % num`` of the permutation of epoch ``p // num``. A joint batch covers
     ``batch_size`` places; micro-batch m of process r takes ``batch_size / (world * accumulate)`` of them, from
-    the (m * world + r)-th such block. So processes are disjoint, and no world size changes what a batch holds.
+    the (m * world + r)-th such block. So processes are disjoint, and no world size changes what a batch holds. The
+    size may change along the stream: a function of the place, so that it is the same for prefetching and after a
+    resume.
 
     It derives from torch's DistributedSampler only because Lightning then leaves it in place.
     """
 
     def __init__(
-        self, num: int | None, *, batch_size: int, world: int = 1, rank: int = 0, accumulate: int = 1, seed: int = 0
+        self,
+        num: int | None,
+        *,
+        batch_size: int,
+        sizes: Sequence[tuple[int, int]] = (),
+        world: int = 1,
+        rank: int = 0,
+        accumulate: int = 1,
+        seed: int = 0,
     ) -> None:
         """
         Args:
             num: Number of pictures; None for a source without end, whose places are their own indices.
             batch_size: Of the joint batch, over all processes and micro-batches.
+            sizes: Pairs (place, size) in rising order: joint batches from this place on have that size.
             world: Number of processes.
             rank: This process.
             accumulate: Micro-batches per joint batch.
@@ -55,30 +66,35 @@ class EndlessSampler(DistributedSampler[Indices]):
         Raises:
             UserError: The batch cannot be divided.
         """
-        check_divisible(batch_size, world, accumulate)
+        for size in (batch_size, *(size for _, size in sizes)):
+            check_divisible(size, world, accumulate)
         super().__init__(range(num or 1), num_replicas=world, rank=rank, seed=seed)  # type: ignore[arg-type]  # a range
-        self.num, self.batch_size, self.accumulate = num, batch_size, accumulate
+        self.num, self.accumulate, self.sizes = num, accumulate, [(0, batch_size), *sizes]
         self.start = 0  # images that were drawn before the next iterator
 
     def __iter__(self) -> Iterator[Indices]:
-        start, ahead = self.start, max(1, min(_AHEAD, self.num or _AHEAD) // self.batch_size)
+        start = self.start
         while True:
-            batches = start + self.batch_size * np.arange(ahead, dtype=np.int64)
-            yield from self.at(self.places(batches)).reshape(-1, self.micro)
-            start = int(batches[-1]) + self.batch_size
+            size = [size for place, size in self.sizes if place <= start][-1]
+            end = min((place for place, _ in self.sizes if place > start), default=None)
+            ahead = max(1, min(_AHEAD, self.num or _AHEAD) // size)
+            if end is not None:
+                ahead = min(ahead, -(-(end - start) // size))  # the last one of this size may reach beyond the end
+            batches = start + size * np.arange(ahead, dtype=np.int64)
+            yield from self.at(self.places(batches, size)).reshape(-1, self.micro(size))
+            start += size * ahead
 
     def __len__(self) -> int:
         raise TypeError("the stream of pictures has no end, hence no length")
 
-    @property
-    def micro(self) -> int:
-        """Pictures in a micro-batch of one process."""
-        return self.batch_size // (self.num_replicas * self.accumulate)
+    def micro(self, size: int) -> int:
+        """Pictures in a micro-batch of one process, of a joint batch of ``size``."""
+        return size // (self.num_replicas * self.accumulate)
 
-    def places(self, batches: Indices) -> Indices:
-        """This process's places (k, accumulate, micro) of the joint batches that begin at ``batches`` (k,)."""
+    def places(self, batches: Indices, size: int) -> Indices:
+        """This process's places (k, accumulate, micro) of the joint batches of ``size`` that begin at ``batches``."""
         blocks = np.arange(self.accumulate, dtype=np.int64) * self.num_replicas + self.rank
-        return batches[:, None, None] + blocks[:, None] * self.micro + np.arange(self.micro)
+        return batches[:, None, None] + blocks[:, None] * self.micro(size) + np.arange(self.micro(size))
 
     def at(self, places: Indices) -> Indices:
         """The index at each of these places of the stream, int64 of the same shape."""
