@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from ganzoo import internals, streams
 from ganzoo.ema import EMA, Follower
 from ganzoo.errors import TrainingError, UserError
+from ganzoo.judging import judge, shown
 from ganzoo.latents import Latents
+from ganzoo.layers.coupling import is_separable
 from ganzoo.losses import AdversarialLoss
 from ganzoo.meter import Meter
 from ganzoo.parts import Part, PlayerName, Turn
 from ganzoo.plan import Clock, Plan
 from ganzoo.players import Player
 from ganzoo.precision import full_precision
-from ganzoo.replay import Snapshot
 from ganzoo.schedules import Schedule, value_at
 
 
@@ -72,6 +73,7 @@ class Loop(L.LightningModule):
         self.batch_sizes: list[tuple[int, int]] = []
         self._marks: set[float] = set()
         self._may_bundle = self._is_plain = False
+        self.judges_together = False  #: whether real and fake may pass the discriminator as one batch
 
     @property
     def complete(self) -> bool:
@@ -128,6 +130,7 @@ class Loop(L.LightningModule):
             part.before_turn(turn)
         micro = size // (self.trainer.world_size * self.accumulate)
         with ExitStack() as stack:
+            stack.enter_context(self.players[name].moving())
             stack.enter_context(opponent.resting())
             if name == "generator":  # in the other turn the generator runs without a graph
                 stack.enter_context(opponent.frozen())
@@ -165,13 +168,8 @@ class Loop(L.LightningModule):
             turn.fake = turn.fake.detach().requires_grad_()
         for part in parts:
             part.generated(turn)
-        if turn.real is not None and (is_d or self.loss.needs_real or turn.judge_real):
-            turn.before_real = Snapshot(self.discriminator) if turn.record else None
-            turn.real_logits = self.discriminate(turn.real, turn.real_labels, turn)
-        turn.before_fake = Snapshot(self.discriminator) if turn.record else None
-        turn.fake_logits = self.discriminate(turn.fake, turn.fake_labels, turn)
+        real_logits, fake_logits = judge(self, turn)
         with full_precision(self.device):
-            real_logits, fake_logits = turn.real_logits, turn.fake_logits
             for part in parts:
                 real_logits, fake_logits = part.logits(turn, real_logits, fake_logits)
             turn.judged_real, turn.judged_fake = real_logits, fake_logits
@@ -223,10 +221,7 @@ class Loop(L.LightningModule):
 
     def discriminate(self, data: Tensor, labels: Tensor | None, turn: Turn, network: nn.Module | None = None) -> Tensor:
         """The logits of the discriminator, or of another ``network``, for data as the parts change it."""
-        for part in self.tricks:
-            if turn.player in part.players:
-                data, labels = part.inputs(turn, data, labels)
-        return turn.call(network or self.discriminator, data, labels)
+        return turn.call(network or self.discriminator, *shown(self, data, labels, turn))
 
     def _fake_labels(self, real_labels: Tensor | None, num: int) -> Tensor | None:
         """Fakes take the labels of the turn's real batch, so that both follow the data's distribution."""
@@ -317,6 +312,7 @@ class Loop(L.LightningModule):
         # Ranks must agree on the number of cycles per step, and a finite loader counts in steps.
         self._may_bundle = trainer.world_size == 1 and trainer.num_training_batches == float("inf")
         self._is_plain = internals.adds_nothing(trainer, self, Loop)
+        self.judges_together = is_separable(self.discriminator)
         self.player_optimizers = dict(zip(self.players, cast(list[LightningOptimizer], self.optimizers()), strict=True))
         for name, player in self.players.items():
             player.on_device()

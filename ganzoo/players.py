@@ -10,11 +10,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList
 
 from ganzoo.config import Configurable
 from ganzoo.errors import UserError
 from ganzoo.optim import Optimizer
 from ganzoo.parts import PlayerName
+from ganzoo.precision import full_precision
 from ganzoo.schedules import Schedule, value_at
 
 
@@ -62,6 +64,7 @@ class Player:
         """Look the buffers up again: moving a module to another device replaces them."""
         self._switches = [switch for module in self.modules for switch in _switches(module)]
         self._buffers = _other_buffers(self.network)
+        self._spectral = [found for module in self.modules for found in _spectral(module)]
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -111,6 +114,23 @@ class Player:
                 p.requires_grad = True
 
     @contextmanager
+    def moving(self) -> Iterator[None]:
+        """The spectral vectors take one step of the power iteration, then rest: a turn has one set of weights.
+
+        So it matters for nothing else how many passes a turn makes, and in how many pieces.
+        """
+        for weight, _ in self._spectral:
+            with torch.no_grad(), full_precision(weight.original.device):
+                weight()
+        try:
+            for _, rule in self._spectral:
+                rule.training = False
+            yield
+        finally:
+            for _, rule in self._spectral:
+                rule.training = True
+
+    @contextmanager
     def resting(self) -> Iterator[None]:
         """No statistic moves inside the block: running means, spectral vectors and any other float buffer.
 
@@ -127,6 +147,12 @@ class Player:
                 setattr(holder, attribute, not value)
             for buffer, before in zip(self._buffers, kept, strict=True):
                 buffer.copy_(before)
+
+
+def _spectral(module: nn.Module) -> list[tuple[Any, _SpectralNorm]]:
+    """(parametrized tensor, its rule) of all spectral normalizations."""
+    tensors = [child for child in module.modules() if isinstance(child, ParametrizationList)]
+    return [(tensor, rule) for tensor in tensors for rule in tensor if isinstance(rule, _SpectralNorm)]
 
 
 def _switches(module: nn.Module) -> list[tuple[Any, str, bool]]:

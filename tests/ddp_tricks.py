@@ -91,7 +91,7 @@ TABLE: dict[str, Row] = {
     "WeightClipping": Row(
         lambda: {"loss": losses.Wasserstein(), "parts": [penalties.WeightClipping(0.2)]}, network={"lr": 0.05}
     ),
-    "SpectralNorm": part(lambda: tricks.SpectralNorm("both"), micro="own"),
+    "SpectralNorm": part(lambda: tricks.SpectralNorm("both")),
     "EqualizedLearningRate": part(tricks.EqualizedLearningRate),
     "PixelNorm": part(tricks.PixelNorm, network=NORMALIZED),
     "SelfAttention": part(lambda: tricks.SelfAttention(resolution=8)),
@@ -110,6 +110,7 @@ TABLE: dict[str, Row] = {
     "MinibatchDiscrimination": part(lambda: tricks.MinibatchDiscrimination(4), **PER_RANK),
     "TopK": part(lambda: tricks.TopK(0.5, factor=1e-30), **PER_RANK),
     "Unrolled": part(lambda: tricks.Unrolled(2), **PER_RANK),
+    "AuxiliaryClassifier": part(tricks.AuxiliaryClassifier, network={"num_classes": 10}),
     "Packing": part(tricks.Packing),  # of neighbours in the batch, which stay together
     "ADA + APA + DiffAugment + InstanceNoise + R1": Row(
         lambda: {
@@ -158,11 +159,12 @@ def model(
     discriminator_norm: Any = "none",
     generator_norm: bool = False,
     style: bool = False,
+    num_classes: int = 0,
     lr: float = LR,
 ) -> GAN:
     """Convolutional networks of 16x16 images in which no layer looks at the batch."""
     torch.manual_seed(11)
-    base = DCGAN(16, 1, width=4, discriminator_norm=discriminator_norm)
+    base = DCGAN(16, 1, width=4, num_classes=num_classes, discriminator_norm=discriminator_norm)
     generator: Any = base.generator
     if not generator_norm:
         for name, module in list(generator.layers.named_children()):
@@ -174,6 +176,7 @@ def model(
     return GAN(
         Style(generator) if style else generator,
         base.discriminator,
+        num_classes=num_classes,
         generator_optimizer=SGD(lr),
         discriminator_optimizer=SGD(lr),
         accumulate=accumulate,
@@ -188,7 +191,8 @@ def train(
     L.seed_everything(11, verbose=False)
     gan = model((options or row.options)(), accumulate=accumulate, **row.network)
     gan.step_seconds = 0.0
-    quiet_trainer(devices=devices, max_steps=STEPS).fit(gan, Digits(image_size=16, batch_size=BATCH))
+    data = Digits(image_size=16, batch_size=BATCH, labels=bool(gan.num_classes))
+    quiet_trainer(devices=devices, max_steps=STEPS).fit(gan, data)
     return gan
 
 

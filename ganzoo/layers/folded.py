@@ -45,6 +45,8 @@ class UpConv2d(_Resampling):
     convolution goes first, on a quarter of the positions, as it commutes with either upsampling.
     """
 
+    couples_samples = False
+
     def __init__(
         self, inputs: int, outputs: int, kernel_size: int, *, upsampling: Upsampling = "nearest", bias: bool = True
     ) -> None:
@@ -74,6 +76,8 @@ class ConvPool2d(_Resampling):
     With a kernel of 3 they are one 4x4 convolution of stride 2: 4/9 of the products. A 1x1 convolution goes last, on a
     quarter of the positions, as it commutes with the mean.
     """
+
+    couples_samples = False
 
     def forward(self, x: Tensor) -> Tensor:
         if self.folded and self.kernel_size == (1, 1):

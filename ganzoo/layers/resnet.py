@@ -59,6 +59,8 @@ class DiscriminatorBlock(nn.Module):
     Norms are none in the papers. Where there are some, a 1x1 convolution has one, too, as in StudioGAN.
     """
 
+    couples_samples = False
+
     def __init__(
         self, inputs: int, outputs: int, *, downsample: bool, hidden: int | None = None, norm: Norm | None = None
     ) -> None:
@@ -90,6 +92,8 @@ class DiscriminatorBlock(nn.Module):
 
 class FirstDiscriminatorBlock(nn.Module):
     """The block that sees the data: as the others with pooling, without a rectifier (and norm) in front of it."""
+
+    couples_samples = False
 
     def __init__(self, inputs: int, outputs: int, *, norm: Norm | None = None) -> None:
         """

@@ -88,6 +88,8 @@ class ResNetGenerator(nn.Module):
 class ResNetDiscriminator(nn.Module):
     """Images (N, channels, S, S) to logits (N,), with a projection of the labels' embedding where there are classes."""
 
+    couples_samples = False
+
     def __init__(
         self,
         image_size: int,

@@ -15,9 +15,12 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 class SpectralNormalization(_SpectralNorm):
     """W / sigma(W), where sigma is the largest singular value of W with one row per output channel.
 
-    One step of the power iteration per forward pass in training mode, none in evaluation. It is torch's, outside of
-    autocast: there the iteration's products would be of half precision, and sigma wrong in its third digit.
+    One step of the power iteration per forward pass in training mode, none in evaluation; a turn of training takes one,
+    however many passes it has (:meth:`ganzoo.players.Player.moving`). It is torch's, outside of autocast: there the
+    iteration's products would be of half precision, and sigma wrong in its third digit.
     """
+
+    couples_samples = False
 
     def forward(self, weight: Tensor) -> Tensor:
         """weight: of any shape; returns the same shape."""

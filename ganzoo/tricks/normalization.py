@@ -25,8 +25,8 @@ class SpectralNorm(Part):
     """Divides every weight by its largest singular value (Miyato 2018): a discriminator that cannot be too steep.
 
     Linear, convolutional, transposed convolutional and embedding layers; those that are normalized already stay as
-    they are. One step of the power iteration in each forward pass of the network's own turns. Name it behind the
-    parts that add or change layers. The paper uses it in place of batch normalization.
+    they are. One step of the power iteration in each of the network's own turns. Name it behind the parts that add or
+    change layers. The paper uses it in place of batch normalization.
     """
 
     players: tuple[PlayerName, ...] = ()
