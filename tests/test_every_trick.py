@@ -55,6 +55,10 @@ REFUSED: dict[tuple[str, str], Refused] = {
         for name, refused in {
             "D2GAN": Refused(("takes the logits of 2 discriminators", "has 1", "add the part DualDiscriminator"), _TWO),
             "DualDiscriminator": Refused(("has 2 discriminators", "NonSaturating takes", "use the loss D2GAN"), _TWO),
+            "AuxiliaryClassifier": Refused(
+                ("names the classes", "unconditional", "data.labels true", "leave it out"),
+                "--data.labels true --model.parts+=AuxiliaryClassifier",
+            ),
             "PathLength": Refused(("between a mapping and a synthesis network", "not have", "a style-based generator")),
         }.items()
     },

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ganzoo.errors import UserError
+from ganzoo.layers.surgery import last_layer
 
 
 class Call(NamedTuple):
@@ -44,3 +49,38 @@ def trace(network: nn.Module, *inputs: Any) -> tuple[list[Call], Any]:
         for module in training:
             module.training = True
     return calls, output
+
+
+@contextmanager
+def features_of(network: nn.Module, layer: str | None) -> Iterator[list[tuple[Tensor, Any]]]:
+    """Inside the block, each forward pass of ``network`` adds (features, output of the network) to the list.
+
+    Args:
+        network: A discriminator.
+        layer: Dotted name of the layer whose output is kept; none: the input of the last layer.
+
+    Raises:
+        UserError: In a pass where the layer gives something else than one tensor.
+    """
+    passes: list[tuple[Tensor, Any]] = []
+    latest: list[Tensor] = []
+
+    def enters(module: nn.Module, args: tuple[Any, ...]) -> None:
+        latest[:] = [args[0]]
+
+    def leaves(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise UserError(f"The layer {layer} gives no single tensor whose mean could be matched: name another one.")
+        latest[:] = [output.clone()]  # the activation behind the layer may work in place
+
+    def ends(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if latest:
+            passes.append((latest.pop(), output))
+
+    with ExitStack() as stack:
+        if layer is None:
+            stack.callback(network.get_submodule(last_layer(network)).register_forward_pre_hook(enters).remove)
+        else:
+            stack.callback(network.get_submodule(layer).register_forward_hook(leaves).remove)
+        stack.callback(network.register_forward_hook(ends).remove)
+        yield passes

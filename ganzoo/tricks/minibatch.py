@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from ganzoo.errors import UserError
 from ganzoo.layers.minibatch import MinibatchDiscriminationLayer, MinibatchStdDevLayer
 from ganzoo.layers.surgery import last_layer, replace, widened
 from ganzoo.parts import Part, PlayerName
-from ganzoo.tricks.networks import calls
+from ganzoo.tricks.networks import last_input
 
 if TYPE_CHECKING:
     from ganzoo.gan import GAN
@@ -61,14 +59,9 @@ class MinibatchDiscrimination(Part):
         self.num_kernels, self.kernel_dim = num_kernels, kernel_dim
 
     def rebuild(self, gan: GAN) -> None:
-        what, last = "MinibatchDiscrimination", last_layer(gan.discriminator)
-        seen = {call.name: math.prod(call.inputs[1:]) for call in calls(gan, gan.discriminator, what)}
-        if last not in seen:
-            raise UserError(
-                f"{what} goes in front of the discriminator's last layer, but its pass does not use {last}, which "
-                "was registered last: name the layer that gives logits head."
-            )
-        layer = MinibatchDiscriminationLayer(seen[last], num_kernels=self.num_kernels, kernel_dim=self.kernel_dim)
+        what = "MinibatchDiscrimination"
+        inputs = last_input(gan, what)
+        layer = MinibatchDiscriminationLayer(inputs, num_kernels=self.num_kernels, kernel_dim=self.kernel_dim)
         _put_before_last(gan.discriminator, layer, self.num_kernels, what)
 
 
