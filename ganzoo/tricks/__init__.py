@@ -1,6 +1,7 @@
 """Tricks that change the game itself: what is updated, what is judged together, and by whom."""
 
 from ganzoo.tricks.attention import SelfAttention
+from ganzoo.tricks.auxiliary import AuxiliaryClassifier
 from ganzoo.tricks.dual import DualDiscriminator
 from ganzoo.tricks.latent_optimization import LatentOptimization
 from ganzoo.tricks.minibatch import MinibatchDiscrimination, MinibatchStdDev
@@ -10,6 +11,7 @@ from ganzoo.tricks.topk import TopK
 from ganzoo.tricks.unrolled import Unrolled
 
 __all__ = [
+    "AuxiliaryClassifier",
     "DualDiscriminator",
     "EqualizedLearningRate",
     "LatentOptimization",
