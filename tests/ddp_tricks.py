@@ -101,6 +101,7 @@ TABLE: dict[str, Row] = {
         network={**NORMALIZED, "discriminator_norm": "batch"},
     ),
     "LatentOptimization": part(lambda: tricks.LatentOptimization(5.0, bound=None)),
+    "FreezeD": part(lambda: tricks.FreezeD(1)),
     "InstanceNoise": part(InstanceNoise, cut="draws"),
     "DiffAugment": part(DiffAugment, cut="draws"),
     "ADA": part(lambda: ADA(GROUPS, **ADAPTIVE, target=0.8), cut="buffers"),

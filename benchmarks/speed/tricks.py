@@ -119,6 +119,7 @@ def cases() -> list[Case]:
         of_part(lambda: tricks.Unrolled(5), "5 steps"),
         of_part(lambda: tricks.Unrolled(5, backprop=False), "5 steps without backprop"),
         of_part(tricks.LatentOptimization),
+        of_part(tricks.FreezeD),
         of_part(InstanceNoise),
         of_part(DiffAugment),
         of_part(lambda: ADA(**fixed), "p 0.5"),

@@ -3,6 +3,7 @@
 from ganzoo.tricks.attention import SelfAttention
 from ganzoo.tricks.auxiliary import AuxiliaryClassifier
 from ganzoo.tricks.dual import DualDiscriminator
+from ganzoo.tricks.freeze import FreezeD
 from ganzoo.tricks.latent_optimization import LatentOptimization
 from ganzoo.tricks.minibatch import MinibatchDiscrimination, MinibatchStdDev
 from ganzoo.tricks.normalization import EqualizedLearningRate, PixelNorm, SpectralNorm, VirtualBatchNorm
@@ -14,6 +15,7 @@ __all__ = [
     "AuxiliaryClassifier",
     "DualDiscriminator",
     "EqualizedLearningRate",
+    "FreezeD",
     "LatentOptimization",
     "MinibatchDiscrimination",
     "MinibatchStdDev",

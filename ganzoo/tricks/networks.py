@@ -41,7 +41,7 @@ def calls(gan: GAN, network: nn.Module, what: str) -> list[Call]:
     Raises:
         UserError: When another part changed what the network takes; ``what`` is the part that asks.
     """
-    labels, (generator_calls, fake) = _example(gan, network)
+    labels, (generator_calls, fake) = example(gan, network)
     if network is gan.generator:
         return generator_calls
     try:
@@ -71,7 +71,7 @@ def last_input(gan: GAN, what: str) -> int:
 
 def features_tell_labels(gan: GAN) -> bool:
     """Whether what the discriminator's last layer is given for a sample depends on the label that comes with it."""
-    labels, (_, fake) = _example(gan, gan.discriminator)
+    labels, (_, fake) = example(gan, gan.discriminator)
     if labels is None or fake.is_meta:
         return False
     with features_of(gan.discriminator, None) as passes:
@@ -81,7 +81,7 @@ def features_tell_labels(gan: GAN) -> bool:
     return not torch.equal(first, second)
 
 
-def _example(gan: GAN, network: nn.Module) -> tuple[Tensor | None, tuple[list[Call], Tensor]]:
+def example(gan: GAN, network: nn.Module) -> tuple[Tensor | None, tuple[list[Call], Tensor]]:
     """Labels, and the calls and the output of the generator for them, as many as ``network`` can judge together."""
     groups = [m.group for m in network.modules() if isinstance(m, MinibatchStdDevLayer) and m.group]
     num = 2 * math.lcm(*groups)
