@@ -9,6 +9,9 @@ shared), in wall time on a GPU.
 
     python -m benchmarks.speed quickstart.yaml dcgan.yaml --json out.json
     python -m benchmarks.speed --shape 3 32 32 -- --model DCGAN --model.width 32 --data.batch_size 64
+    python -m benchmarks.speed dcgan.yaml --stages                    # where the time of a cycle goes
+    python -m benchmarks.speed dcgan.yaml --vs "--model.ema null"     # both by turns: the ratio of a cycle's time
+    python -m benchmarks.speed dcgan.yaml --compare out.json          # the index against that of an earlier run
 """
 
 from __future__ import annotations
@@ -16,30 +19,62 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import resource
+import shlex
 import statistics
 import sys
-from collections.abc import Iterator
-from itertools import cycle
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
+from benchmarks.scores.records import commit, machine
 from benchmarks.speed.clocks import Clocks, now, silence
+from benchmarks.speed.noise import Noise
+from benchmarks.speed.stages import Stages, table
+from ganzoo import __version__
+from ganzoo.ablation.timing import Subject, compare
 from ganzoo.callbacks.base import as_gan
 from ganzoo.cli.arguments import read
 from ganzoo.cli.parser import FitCLI
 from ganzoo.cli.trust import import_modules
-from ganzoo.data import GANDataModule
 from ganzoo.gan import GAN
 from ganzoo.trainer import Trainer
 
 
 def main() -> None:
+    options, rest = _options()
+    torch.set_num_threads(options.threads)
+    older = {row["recipe"]: row for row in json.loads(options.compare.read_text())["rows"]} if options.compare else {}
+    rows = []
+    for recipe in options.recipes or [None]:
+        row: dict[str, Any] = {"recipe": recipe or shlex.join(rest)}
+        if options.vs is not None:
+            sides = [subject(parse(recipe, options.shape, [*rest, *more])) for more in ([], shlex.split(options.vs))]
+            row |= {"vs": options.vs, **asdict(compare(*sides, seconds=options.seconds))}
+        elif options.stages:
+            row |= {"stages_ms": stages(subject(parse(recipe, options.shape, rest)))}
+            print(table(row["stages_ms"]))
+        else:
+            row |= measure(parse(recipe, options.shape, rest), options.rounds, options.steps)
+        if row["recipe"] in older and "index" in row:
+            row["index_ratio"] = round(row["index"] / older[row["recipe"]]["index"], 3)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    if options.json:
+        device = torch.device("cuda" if rows[-1].get("device") == "cuda" else "cpu")
+        versions = {"ganzoo": __version__, "torch": torch.__version__, "lightning": version("lightning")}
+        facts = {**versions, "commit": commit(), "machine": machine(device), "rows": rows}
+        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _options() -> tuple[argparse.Namespace, list[str]]:
+    """Ours, and those of ``ganzoo fit`` behind ``--``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE")
     parser.add_argument("--shape", nargs="+", type=int, help="of the data, in place of the recipe's own")
@@ -47,17 +82,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--stages", action="store_true", help="where the time of a cycle goes, instead of its speed")
+    parser.add_argument(
+        "--vs", metavar="OPTIONS", help="options of fit: the time of a cycle with them over that without"
+    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="of --vs")
+    parser.add_argument("--compare", type=Path, metavar="OLD", help="a --json of before, on a machine of this kind")
     given = sys.argv[1:]
     at = given.index("--") if "--" in given else len(given)
-    options, rest = parser.parse_args(given[:at]), given[at + 1 :]
-    torch.set_num_threads(options.threads)
-    rows = []
-    for recipe in options.recipes or [None]:
-        cli = parse(recipe, options.shape, rest)
-        rows.append({"recipe": recipe or "-", **measure(cli, options.rounds, options.steps)})
-        print(json.dumps(rows[-1]), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return parser.parse_args(given[:at]), given[at + 1 :]
 
 
 def parse(recipe: str | None, shape: list[int] | None, rest: list[str]) -> FitCLI:
@@ -74,24 +107,51 @@ def parse(recipe: str | None, shape: list[int] | None, rest: list[str]) -> FitCL
     return cli
 
 
-def measure(cli: FitCLI, rounds: int, steps: int | None) -> dict[str, Any]:
-    """One row of the table."""
+def subject(cli: FitCLI) -> Subject:
+    """The recipe's model in its last stage, without an end, on data of its shape from memory."""
     gan, data, settings = cli.model, cli.datamodule, cli.config["trainer"]
     gan.plan.plays = gan.plan.plays[-1:]
-    gan.total_kimg = math.inf
-    meter = Rounds(data.batch_size * gan.plan.plays[0].d, rounds, steps or 0, lazy_period(gan))
+    gan.total_kimg = None
+    noise = Noise(list(data.shape), classes=data.num_classes, batch_size=data.batch_size)
+    return Subject(gan, noise, {name: settings[name] for name in ("accelerator", "precision")})
+
+
+def fit(subject: Subject, callback: L.Callback) -> Trainer:
+    """Train until the callback ends it."""
     trainer = Trainer(
-        accelerator=settings["accelerator"],
+        **subject.trainer,
         devices=1,
-        precision=settings["precision"],
-        callbacks=[meter],
+        max_steps=10**9,  # never reached; without a budget the model would refuse
+        callbacks=[callback],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(gan, InMemory(data, gan.accumulate))
-    clock = 0 if trainer.strategy.root_device.type == "cpu" else 1
+    trainer.fit(subject.gan, datamodule=subject.data)
+    return trainer
+
+
+def stages(subject: Subject, num_cycles: int = 48) -> dict[str, float]:
+    """Milliseconds per cycle by stage, over whole intervals of lazy terms."""
+    period = lazy_period(subject.gan)
+    taken = Stages(period * math.ceil(num_cycles / period), warm=period * math.ceil(3 / period))
+    trainer = fit(subject, taken)
+    return {name: round(ms, 3) for name, ms in taken.rows(_clock(trainer)).items()}
+
+
+def _clock(trainer: L.Trainer) -> int:
+    """Which of the clocks counts: CPU time on a CPU, which may be shared."""
+    return 0 if trainer.strategy.root_device.type == "cpu" else 1
+
+
+def measure(cli: FitCLI, rounds: int, steps: int | None) -> dict[str, Any]:
+    """One row of the table."""
+    about = subject(cli)
+    gan, data = about.gan, about.data
+    meter = Rounds(data.batch_size * gan.plan.plays[0].d, rounds, steps or 0, lazy_period(gan))
+    trainer = fit(about, meter)
+    clock = _clock(trainer)
     images = meter.images_per_cycle
     speeds = [images / cycle_.wall for cycle_, _ in meter.rounds]
     rates = [meter.flop_per_cycle / cycle_[clock] for cycle_, _ in meter.rounds]
@@ -113,6 +173,7 @@ def measure(cli: FitCLI, rounds: int, steps: int | None) -> dict[str, Any]:
         "ceiling_gflops": round(statistics.median(ceilings) / 1e9, 2),
         "share_of_ceiling": round(share, 4),
         "index": round(1e12 * share / flop_per_image, 2),  # images/s per TFLOP/s of the ceiling
+        "peak_memory_mb": round(_peak_memory(trainer.strategy.root_device) / 2**20),
     }
 
 
@@ -165,21 +226,11 @@ class NoTracker(ModuleTracker):
         pass
 
 
-class InMemory:
-    """Endless micro-batches in memory, as the model sees data."""
-
-    def __init__(self, data: GANDataModule, accumulate: int) -> None:
-        num = data.batch_size // accumulate
-        self.batches = [
-            (
-                torch.rand(num, *data.shape) * 2 - 1,
-                torch.randint(data.num_classes, (num,)) if data.num_classes else None,
-            )
-            for _ in range(4)
-        ]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        return cycle(self.batches)
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors on a GPU, else of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -23,9 +24,15 @@ class Clocks(NamedTuple):
         return Clocks(self.cpu / num, self.wall / num)
 
 
+@cache
+def _has_gpu() -> bool:
+    """Asked once: the question opens a library each time."""
+    return torch.cuda.is_available()
+
+
 def now() -> Clocks:
     """Both clocks, when the device has done what it was given."""
-    if torch.cuda.is_available():
+    if _has_gpu():
         torch.cuda.synchronize()
     return Clocks(time.process_time(), time.perf_counter())
 

@@ -14,9 +14,8 @@ import argparse
 import json
 import platform
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ class Case:
     def subject(self, *, with_it: bool) -> Subject:
         """A fresh model of the pair."""
         options = {"discriminator_norm": "none", **(self.options() if with_it else self.base())}
-        return Subject(self.make(**options), InMemory([CHANNELS, SIZE, SIZE], batch_size=BATCH), {"accelerator": "cpu"})
+        return Subject(self.make(**options), Noise([CHANNELS, SIZE, SIZE], batch_size=BATCH), {"accelerator": "cpu"})
 
 
 def of_loss(name: str, make: Callable[[], losses.AdversarialLoss]) -> Case:
@@ -126,26 +125,6 @@ def cases() -> list[Case]:
         of_part(lambda: APA(**fixed), "p 0.5"),
         of_part(Signals, "every 10"),
     ]
-
-
-class InMemory(Noise):
-    """Endless batches from memory, as the model sees data."""
-
-    def train_dataloader(self) -> Any:
-        return Endless(self.batch_size, self.shape)
-
-    def prepare(self, batch: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        return batch.to(device), None
-
-
-class Endless:
-    """A loader of a few batches, again and again."""
-
-    def __init__(self, batch_size: int, shape: tuple[int, ...]) -> None:
-        self.batches = list(torch.rand(4, batch_size, *shape) * 2 - 1)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        yield from cycle(self.batches)
 
 
 class StyleBased(Generator):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import overhead
 from benchmarks.speed.bare import BareLoop
+from benchmarks.speed.clocks import Clocks
+from benchmarks.speed.noise import Noise
+from benchmarks.speed.stages import Stages
 from ganzoo import streams
+from ganzoo.ablation.timing import Subject
 from ganzoo.gan import GAN
 from ganzoo.models import DCGAN, MLPGAN
 from ganzoo.parts import Penalty, Turn
@@ -97,3 +103,104 @@ def test_the_overhead_pairs_equal_numbers_of_cycles(tmp_path: Path) -> None:
     assert len(interleave.pairs) > 2
     assert all(fit.cpu > 0 and bare.cpu > 0 for bare, fit in interleave.pairs)
     assert interleave.loop.images >= 8 * len(interleave.pairs)
+
+
+class Clock:
+    """Moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.ms = 0
+
+    def __call__(self) -> Clocks:
+        return Clocks(self.ms / 1e3, self.ms / 1e3)
+
+
+class Takes(nn.Module):
+    """Passes on what it is given, so many milliseconds later."""
+
+    def __init__(self, clock: Clock, ms: int) -> None:
+        super().__init__()
+        self.clock, self.ms = clock, ms
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.clock.ms += self.ms
+        return x
+
+
+class SlowPenalty(Penalty):
+    """Looks at the discriminator once more, and takes a while of its own."""
+
+    players = ("discriminator",)
+    clock: Clock
+
+    def value(self, turn: Turn) -> Tensor:
+        assert turn.real is not None
+        self.clock.ms += 7
+        return turn.discriminate(turn.real).mean()
+
+
+def test_stages_add_up_and_none_is_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("benchmarks.speed.stages.now", clock)
+    gan = MLPGAN(num_layers=1, hidden=4, penalties=[SlowPenalty(every=2)], play=Play(2, 1))
+    gan.tricks[0].clock = clock
+    gan.generator.layers.append(Takes(clock, 10))
+    gan.discriminator.layers.append(Takes(clock, 200))
+    end_cycle = gan.plan.end_cycle
+
+    def slowly(*args: int) -> None:
+        clock.ms += 3000
+        end_cycle(*args)
+
+    monkeypatch.setattr(gan.plan, "end_cycle", slowly)
+    taken = Stages(6, warm=1)
+    speed.fit(Subject(gan, Noise([2], batch_size=4), {"accelerator": "cpu"}), taken)
+    rows = taken.rows()
+    plain, lazy = "discriminator's turn", "discriminator's turn with lazy terms"
+    expected = {  # in milliseconds per cycle; of its two turns of the discriminator, one is due
+        "loop": 3000,
+        f"{lazy}: discriminator forward": 600,
+        f"{plain}: discriminator forward": 400,
+        "generator's turn: discriminator forward": 200,
+        f"{plain}: generator forward": 10,
+        f"{lazy}: generator forward": 10,
+        "generator's turn: generator forward": 10,
+        f"{lazy}: SlowPenalty": 7,
+    }
+    assert {stage: round(ms, 6) for stage, ms in rows.items() if ms > 1e-6} == expected
+    assert {"data", "trainer", f"{plain}: optimizer", f"{lazy}: backward", "average of the generator"} < rows.keys()
+
+
+def test_the_command_compares_two_sets_of_options_by_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty layers take longer than one; the same options take as long."""
+    ours = ["--model", "MLPGAN", "--model.hidden", "64", "--data.batch_size", "256", "--trainer.accelerator", "cpu"]
+    ratios = []
+    for more in ("--model.num_layers 20", "--model.num_layers 2"):
+        out = tmp_path / "out.json"
+        given = ["--shape", "2", "--seconds", "1", "--vs", more, "--json", str(out), "--", *ours]
+        monkeypatch.setattr(sys, "argv", ["speed", *given])
+        speed.main()
+        ratios.append(json.loads(out.read_text())["rows"][0]["cpu"])
+        assert f'"vs": "{more}"' in capsys.readouterr().out
+    assert ratios[0] > 2.0
+    assert 0.7 < ratios[1] < 1.4
+
+
+def test_an_older_record_gives_a_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "ceiling", lambda device: speed.Clocks(1e9, 1e9))
+    ours = ["--model", "MLPGAN", "--data.batch_size", "8", "--trainer.accelerator", "cpu"]
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    monkeypatch.setattr(sys, "argv", ["speed", "--shape", "2", "--rounds", "2", "--json", str(old), "--", *ours])
+    speed.main()
+    facts = json.loads(old.read_text())
+    assert facts["rows"][0]["peak_memory_mb"] > 50
+    facts["rows"][0]["index"] *= 1000
+    old.write_text(json.dumps(facts))
+    monkeypatch.setattr(
+        sys, "argv", ["speed", "--shape", "2", "--rounds", "2", "--compare", str(old), "--json", str(new), "--", *ours]
+    )
+    speed.main()
+    row = json.loads(new.read_text())["rows"][0]
+    assert row["index_ratio"] == pytest.approx(row["index"] / facts["rows"][0]["index"], abs=1e-3)
