@@ -122,6 +122,7 @@ def generator_widths(image_size: int, width: int, max_width: int) -> list[int]:
     authors' code.
     """
     levels = (image_size // base_size(image_size)).bit_length()
+    _check_widths(width, max_width)
     return [min(width << level, max_width) for level in reversed(range(levels))]
 
 
@@ -132,7 +133,13 @@ def discriminator_widths(image_size: int, width: int, max_width: int) -> list[in
     2018; 64, 1024: tables 5 and 6.
     """
     base_size(image_size)
+    _check_widths(width, max_width)
     return [min(width << number, max_width) for number in range((image_size - 1).bit_length() - 1)]
+
+
+def _check_widths(width: int, max_width: int) -> None:
+    if min(width, max_width) < 1:
+        raise UserError(f"A network of widths {width} to {max_width} was asked for, but each is 1 or more.")
 
 
 def base_size(image_size: int) -> int:

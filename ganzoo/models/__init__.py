@@ -2,5 +2,7 @@
 
 from ganzoo.models.dcgan import DCGAN
 from ganzoo.models.mlp import MLPGAN
+from ganzoo.models.sngan import SNGAN
+from ganzoo.models.wgan_gp import WGANGP
 
-__all__ = ["DCGAN", "MLPGAN"]
+__all__ = ["DCGAN", "MLPGAN", "SNGAN", "WGANGP"]
