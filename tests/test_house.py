@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "strategy": BASE,
     "checkpoint": BASE | {"__version__"},
     "gan": BASE | PARTS | {"loop", "sampling", "strategy", "checkpoint"},
-    "models": BASE | PARTS | {"gan", "penalties"},
+    "models": BASE | PARTS | {"gan", "penalties", "tricks"},
     "data": BASE,
     "metrics": BASE | {"images", "sampling", "__version__"},
     "callbacks": BASE | {"images", "metrics", "schedules", "checkpoint", "loop", "parts"},

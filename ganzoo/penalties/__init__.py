@@ -1,6 +1,7 @@
 """Terms that are added to the loss of one player."""
 
 from ganzoo.penalties.consistency import BalancedConsistency, Consistency, LatentConsistency
+from ganzoo.penalties.drift import Drift
 from ganzoo.penalties.features import FeatureMatching
 from ganzoo.penalties.gradient import DRAGAN, R1, R2, WassersteinGradientPenalty, ZeroCenteredGradientPenalty
 from ganzoo.penalties.lecam import LeCam
@@ -13,6 +14,7 @@ __all__ = [
     "R2",
     "BalancedConsistency",
     "Consistency",
+    "Drift",
     "FeatureMatching",
     "HistoricalAveraging",
     "LatentConsistency",

@@ -4,6 +4,7 @@ from ganzoo.tricks.attention import SelfAttention
 from ganzoo.tricks.auxiliary import AuxiliaryClassifier
 from ganzoo.tricks.dual import DualDiscriminator
 from ganzoo.tricks.freeze import FreezeD
+from ganzoo.tricks.growing import Growing
 from ganzoo.tricks.latent_optimization import LatentOptimization
 from ganzoo.tricks.minibatch import MinibatchDiscrimination, MinibatchStdDev
 from ganzoo.tricks.normalization import EqualizedLearningRate, PixelNorm, SpectralNorm, VirtualBatchNorm
@@ -16,6 +17,7 @@ __all__ = [
     "DualDiscriminator",
     "EqualizedLearningRate",
     "FreezeD",
+    "Growing",
     "LatentOptimization",
     "MinibatchDiscrimination",
     "MinibatchStdDev",
