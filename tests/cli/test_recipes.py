@@ -57,7 +57,7 @@ def test_builds_a_model_that_fits_its_data(name: str) -> None:
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_overlays_stack_on_a_recipe(name: str) -> None:
-    base = f"{name.partition('-')[0]}.yaml" if "/" in name else "quickstart.yaml"  # a cure belongs to its failure
+    base = f"{name.partition('-')[0]}.yaml" if "-" in name else "quickstart.yaml"  # a cure, or a size, of a recipe
     plain, stacked = settings_of(base), parse(base, name, options=[]).resolved()
     changed = recipes.load(recipes.find(name))
     assert changed
