@@ -15,21 +15,24 @@ from ganzoo.errors import UserError
 class EMA(Configurable):
     """Average of the generator over the last images (Karras 2018, 2020): smoother samples at no risk."""
 
-    def __init__(self, half_life_kimg: float = 10.0, *, rampup: float | None = 0.05) -> None:
+    def __init__(self, half_life_kimg: float = 10.0, *, rampup: float | None = 0.05, start_kimg: float = 0.0) -> None:
         """
         Args:
             half_life_kimg: Thousands of images after which the weight of an old state has halved.
             rampup: Early on, the half-life is at most this share of the images seen so far; none: constant.
+            start_kimg: Up to here the average is the current state (Brock 2019).
         """
-        if half_life_kimg < 0 or (rampup is not None and rampup <= 0):
+        if half_life_kimg < 0 or (rampup is not None and rampup <= 0) or not start_kimg >= 0:
             raise UserError(
-                f"The EMA has half_life_kimg {half_life_kimg} and rampup {rampup}; give a half-life of 0 or more and a "
-                "rampup above 0, or none."
+                f"The EMA has half_life_kimg {half_life_kimg}, rampup {rampup} and start_kimg {start_kimg}; give a "
+                "half-life and a start of 0 or more and a rampup above 0, or none."
             )
-        self.half_life_kimg, self.rampup = half_life_kimg, rampup
+        self.half_life_kimg, self.rampup, self.start_kimg = half_life_kimg, rampup, start_kimg
 
     def decay(self, images: int, images_seen: int) -> float:
         """Weight of the old average after ``images`` more, when ``images_seen`` were seen in all."""
+        if images_seen <= self.start_kimg * 1000:
+            return 0.0
         half_life = self.half_life_kimg * 1000
         if self.rampup is not None:
             half_life = min(half_life, images_seen * self.rampup)

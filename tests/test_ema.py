@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ganzoo.ema import EMA
+from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Generator
 from ganzoo.optim import SGD
 from ganzoo.parts import Part, Turn
@@ -74,3 +75,15 @@ def test_buffers_follow_the_generator() -> None:
     assert gan.generator_ema.seen.item() == 7.0
     assert not gan.generator_ema.training
     assert not any(p.requires_grad for p in gan.generator_ema.parameters())
+
+
+def test_up_to_its_start_the_average_is_the_current_state() -> None:
+    values = [1.0, -2.0, 5.0, 3.0]
+    for cycles in (1, 2):
+        assert run(values, EMA(0.02, rampup=None, start_kimg=0.016), cycles).generator_ema.weight == values[cycles - 1]
+    gan = run(values, EMA(0.02, rampup=None, start_kimg=0.016), 4)  # 2 of the 4 cycles
+    beta = 0.5 ** (8 / 20)
+    expected = beta**2 * values[1] + (1 - beta) * (beta * values[2] + values[3])
+    assert gan.generator_ema.weight.item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UserError, match="start_kimg -1"):
+        EMA(start_kimg=-1)

@@ -22,6 +22,8 @@ class SelfAttentionLayer(nn.Module):
     in the authors' code (C/8 in the paper). Scores are not divided by the root of the channels, unlike a transformer's.
     """
 
+    couples_samples = False
+
     def __init__(self, channels: int, *, pool: bool = False) -> None:
         """
         Args:
@@ -79,6 +81,30 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         return _plain(queries, keys, values)
     attended: Tensor = _Attend.apply(queries, keys, values, fused)
     return attended
+
+
+def attention_size(image_size: int, asked: int | None, smallest: int, *, largest: int = 32) -> int:
+    """The resolution of attention in a generator and a discriminator of images; 0: none.
+
+    Args:
+        image_size: Height of the images.
+        asked: What the recipe says; none: half of the images' height, halved on until it is at most ``largest``.
+        smallest: The smallest resolution that both networks have behind a block.
+        largest: Bound where nothing is asked for.
+
+    Raises:
+        UserError: For a resolution that one of the networks does not have.
+    """
+    there = [image_size >> n for n in range(1, image_size.bit_length()) if image_size % (1 << n) == 0]
+    there = [size for size in there if size >= smallest]
+    if asked is None:
+        return next((size for size in there if size <= largest), 0)
+    if asked and asked not in there:
+        raise UserError(
+            f"Attention was asked for at resolution {asked}, but both networks have feature maps of resolution "
+            f"{', '.join(map(str, there))}: choose one of these, or 0 for none."
+        )
+    return asked
 
 
 def weights(queries: Tensor, keys: Tensor) -> Tensor:
