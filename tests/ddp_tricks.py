@@ -23,7 +23,7 @@ from ganzoo.data import Digits
 from ganzoo.gan import GAN
 from ganzoo.health.signals import Signals
 from ganzoo.loop import Generator
-from ganzoo.models import DCGAN
+from ganzoo.models import DCGAN, ProgressiveGAN
 from ganzoo.optim import SGD
 from tests.common import quiet_trainer
 
@@ -81,6 +81,7 @@ TABLE: dict[str, Row] = {
     "PathLength": penalty(
         lambda: penalties.PathLength(5.0, every=1, decay=0.5), cut="buffers", network={"style": True}
     ),
+    "Drift": penalty(lambda: penalties.Drift(0.5, fake=True)),
     "FeatureMatching": penalty(lambda: penalties.FeatureMatching(1.0), micro="own", cut="means"),
     "LeCam": penalty(lambda: penalties.LeCam(1.0, decay=0.5), cut="buffers"),
     "Consistency": penalty(lambda: penalties.Consistency(shift=2), cut="draws"),
@@ -101,6 +102,8 @@ TABLE: dict[str, Row] = {
         network={**NORMALIZED, "discriminator_norm": "batch"},
     ),
     "LatentOptimization": part(lambda: tricks.LatentOptimization(5.0, bound=None)),
+    #: The first turn at 4x4, two in a fade-in, and one at 8x8.
+    "Growing": part(lambda: tricks.Growing(0.016, fade_kimg=0.032), network={"levels": True}),
     "FreezeD": part(lambda: tricks.FreezeD(1)),
     "InstanceNoise": part(InstanceNoise, cut="draws"),
     "DiffAugment": part(DiffAugment, cut="draws"),
@@ -160,19 +163,23 @@ def model(
     discriminator_norm: Any = "none",
     generator_norm: bool = False,
     style: bool = False,
+    levels: bool = False,
     num_classes: int = 0,
     lr: float = LR,
 ) -> GAN:
     """Convolutional networks of 16x16 images in which no layer looks at the batch."""
     torch.manual_seed(11)
-    base = DCGAN(16, 1, width=4, num_classes=num_classes, discriminator_norm=discriminator_norm)
+    if levels:
+        base: GAN = ProgressiveGAN(16, 1, latent_dim=8, channel_base=64, stddev_channels=0, growth=None)
+    else:
+        base = DCGAN(16, 1, width=4, num_classes=num_classes, discriminator_norm=discriminator_norm)
     generator: Any = base.generator
-    if not generator_norm:
+    if not (generator_norm or levels):
         for name, module in list(generator.layers.named_children()):
             if isinstance(module, nn.BatchNorm2d):
                 generator.layers[int(name)] = nn.Identity()
     with torch.no_grad():
-        for weight in base.parameters():
+        for weight in [] if levels else base.parameters():
             weight.mul_(5 if weight.dim() > 1 else 1)  # those of the paper are small, and little would move in 4 steps
     return GAN(
         Style(generator) if style else generator,

@@ -59,6 +59,7 @@ REFUSED: dict[tuple[str, str], Refused] = {
                 ("names the classes", "unconditional", "data.labels true", "leave it out"),
                 "--data.labels true --model.parts+=AuxiliaryClassifier",
             ),
+            "Growing": Refused(("one level of both networks after the other", "no levels", "ProgressiveGAN")),
             "PathLength": Refused(("between a mapping and a synthesis network", "not have", "a style-based generator")),
         }.items()
     },

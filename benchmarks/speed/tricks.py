@@ -31,7 +31,7 @@ from ganzoo.augment import ADA, APA, DiffAugment, InstanceNoise
 from ganzoo.files import atomic
 from ganzoo.gan import GAN, Generator
 from ganzoo.health.signals import Signals
-from ganzoo.models import DCGAN
+from ganzoo.models import DCGAN, ProgressiveGAN
 
 SIZE, CHANNELS, WIDTH, BATCH = 32, 3, 16, 64
 DATA = f"{SIZE}x{SIZE}x{CHANNELS}, width {WIDTH}, batches of {BATCH}"
@@ -97,6 +97,7 @@ def cases() -> list[Case]:
         Case(
             "PathLength", lambda: {"penalties": [penalties.PathLength()]}, "every 4, on half of the batch", make=style
         ),
+        of_penalty(penalties.Drift),
         of_penalty(penalties.FeatureMatching),
         of_penalty(penalties.LeCam),
         of_penalty(penalties.Consistency),
@@ -118,6 +119,7 @@ def cases() -> list[Case]:
         of_part(lambda: tricks.Unrolled(5), "5 steps"),
         of_part(lambda: tricks.Unrolled(5, backprop=False), "5 steps without backprop"),
         of_part(tricks.LatentOptimization),
+        Case("Growing", lambda: {"parts": [tricks.Growing()]}, "at 4x4", make=progressive),
         of_part(tricks.FreezeD),
         of_part(InstanceNoise),
         of_part(DiffAugment),
@@ -154,6 +156,11 @@ def style(*, discriminator_norm: Any, **options: Any) -> GAN:
     """A GAN that has what path length regularization asks for."""
     base = DCGAN(SIZE, CHANNELS, width=WIDTH, discriminator_norm=discriminator_norm)
     return GAN(StyleBased(base.generator), base.discriminator, **options)
+
+
+def progressive(*, discriminator_norm: Any, **options: Any) -> GAN:
+    """Networks with levels, at full size unless something makes them grow."""
+    return ProgressiveGAN(SIZE, CHANNELS, channel_base=WIDTH * SIZE, growth=None, **options)
 
 
 def measure(chosen: Sequence[Case], seconds: float, **limits: int) -> list[dict[str, Any]]:

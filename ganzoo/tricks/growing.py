@@ -79,6 +79,11 @@ class Growing(Part):
                     f"Growing fades in one level of both networks after the other, but {type(network).__name__} has no "
                     "levels: use the model ProgressiveGAN."
                 )
+        if sum(isinstance(part, Growing) for part in gan.tricks) > 1:
+            raise UserError(
+                f"{type(gan).__name__} was given Growing twice, and a run has one plan: leave it out of parts, or set "
+                "the model's own growth to null."
+            )
         self.networks = [module for module in gan.modules() if isinstance(module, Growable)]
         first = self.networks[0]
         resolutions = [first.resolution_of(level) for level in range(first.num_levels)]
