@@ -192,7 +192,8 @@ class RelativisticAverage(AdversarialLoss):
         """
         Args:
             loss: What is applied: NonSaturating gives RaGAN, Hinge RaHingeGAN, LeastSquares with targets 1 and -1
-                RaLSGAN; label smoothing is its option.
+                RaLSGAN. Label smoothing is an option of NonSaturating, and the discriminator's alone: the generator
+                has the targets 1 and 0 (Salimans 2016 smooths what the discriminator learns).
         """
         super().__init__()
         self.loss = build(loss)
@@ -203,16 +204,16 @@ class RelativisticAverage(AdversarialLoss):
             )
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return self._compare(real_logits, fake_logits)
+        return self._compare(self.loss, real_logits, fake_logits)
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         assert real_logits is not None
-        return self._compare(fake_logits, real_logits)
+        loss = NonSaturating() if isinstance(self.loss, _CrossEntropy) else self.loss  # its targets, not smoothed
+        return self._compare(loss, fake_logits, real_logits)
 
-    def _compare(self, high: Tensor, low: Tensor) -> Tensor:
+    def _compare(self, loss: AdversarialLoss, high: Tensor, low: Tensor) -> Tensor:
         high, low = high.float(), low.float()
-        result: Tensor = self.loss.discriminator(high - joint.mean(low.mean(0)), low - joint.mean(high.mean(0)))
-        return result
+        return loss.discriminator(high - joint.mean(low.mean(0)), low - joint.mean(high.mean(0)))
 
 
 class D2GAN(AdversarialLoss):

@@ -240,13 +240,13 @@ def check_relativistic_average(cls) -> None:
 
 
 class OwnMean(RelativisticAverage):
-    def _compare(self, high, low):
-        return self.loss.discriminator(high - high.mean(0), low - low.mean(0))
+    def _compare(self, loss, high, low):
+        return loss.discriminator(high - high.mean(0), low - low.mean(0))
 
 
 class DetachedMean(RelativisticAverage):
-    def _compare(self, high, low):
-        return self.loss.discriminator(high - low.mean(0).detach(), low - high.mean(0).detach())
+    def _compare(self, loss, high, low):
+        return loss.discriminator(high - low.mean(0).detach(), low - high.mean(0).detach())
 
 
 class FakeHalf(RelativisticAverage):
@@ -258,6 +258,35 @@ def test_the_average_relativistic_loss() -> None:
     check_relativistic_average(RelativisticAverage)
     for mutant in (OwnMean, DetachedMean, FakeHalf):
         kills(check_relativistic_average, mutant)
+
+
+def check_smoothing_of_relativistic_logits(cls) -> None:
+    """The discriminator's targets are the soft ones; the generator's loss is that without smoothing."""
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    real, fake = draws(16, 9), draws(17, 9) - 1
+    over_fakes, over_real = real - fake.mean(), fake - real.mean()
+    hard = bce(over_real, torch.ones(9)) + bce(over_fakes, torch.zeros(9))
+    for target, other in ((0.9, 0.0), (0.9, 0.1)):
+        loss = cls(NonSaturating(target, other))
+        soft = bce(over_fakes, torch.full((9,), target)) + bce(over_real, torch.full((9,), other))
+        assert loss.discriminator(real, fake).item() == pytest.approx(soft.item(), rel=1e-6)
+        assert loss.generator(fake, real).item() == pytest.approx(hard.item(), rel=1e-6)
+
+
+class SmoothedBoth(RelativisticAverage):
+    def generator(self, fake_logits, real_logits=None):
+        return self._compare(self.loss, fake_logits, real_logits)
+
+
+class SmoothedNobody(RelativisticAverage):
+    def discriminator(self, real_logits, fake_logits):
+        return self._compare(NonSaturating(), real_logits, fake_logits)
+
+
+def test_smoothing_of_relativistic_logits_is_the_discriminators_alone() -> None:
+    check_smoothing_of_relativistic_logits(RelativisticAverage)
+    for mutant in (SmoothedBoth, SmoothedNobody, OwnMean):
+        kills(check_smoothing_of_relativistic_logits, mutant)
 
 
 def test_other_losses_of_relativistic_logits() -> None:

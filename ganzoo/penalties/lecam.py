@@ -30,10 +30,11 @@ class LeCam(Penalty):
     ) -> None:
         """
         Args:
-            weight: The paper's lambda, which depends on the scale of the logits: its authors have 0.3 for BigGAN with
-                Hinge, and 1e-6 for StyleGAN2 with NonSaturating, R1 and ADA, both on CIFAR-10.
+            weight: The paper's lambda, which depends on the scale of the logits: its authors' programs have 0.3 for
+                BigGAN with Hinge on CIFAR, and for StyleGAN2 with NonSaturating, R1 and ADA 1e-6 on CIFAR-10 and
+                3e-7 on FFHQ.
             decay: The paper's gamma, by which the old anchor counts in each turn; 0.99 in its authors' StyleGAN2, 0.9
-                in their BigGAN.
+                in their BigGAN. The defaults 0.3 and 0.99 together are those of StudioGAN's BigGAN on CIFAR-10.
             start_kimg: Before this time the anchors move and there is no penalty; the authors' BigGAN begins after
                 1,000 cycles.
             every: Apply it on each so many-th turn, with as many times the weight; the anchors move in every turn.

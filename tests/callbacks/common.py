@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from ganzoo.trainer import Trainer
 from tests.common import quiet_trainer
 
 BATCH = 50
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Noise(L.LightningDataModule):
@@ -72,6 +78,23 @@ def run(
     trainer = quiet_trainer(default_root_dir=str(folder), callbacks=list(callbacks), **options)
     trainer.fit(gan, datamodule=data or Noise(), ckpt_path=None if resume is None else str(resume), weights_only=True)
     return trainer
+
+
+def start_ranks(script: str, folder: Path, devices: int, scenario: str = "plain", **env: str) -> tuple[list[str], str]:
+    """What each rank of a script in this folder said at its end, in ``said-RANK.txt``, and standard error."""
+    folder.mkdir()
+    command = [sys.executable, str(Path(__file__).with_name(script)), str(folder), str(devices), scenario]
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=surroundings, cwd=ROOT, start_new_session=True, **pipes)
+    try:
+        _, errors = process.communicate(timeout=300)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the second rank is a child of the first
+    said = [path.read_text() for path in sorted(folder.glob("said-*.txt"))]
+    assert len(said) == devices, errors[-3000:]
+    return said, errors
 
 
 class Dies(Exception):

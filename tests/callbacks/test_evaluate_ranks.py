@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import csv
-import os
-import signal
-import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ganzoo import checkpoint
 from ganzoo.metrics import record
+from tests.callbacks.common import start_ranks
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
 def start(folder: Path, devices: int, scenario: str = "plain") -> tuple[list[str], str]:
-    """What each rank said at its end, and standard error."""
-    folder.mkdir()
-    cache = str(folder.parent / "cache")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GANZOO_CACHE": cache}
-    script = ROOT / "tests" / "callbacks" / "evaluate_ranks.py"
-    command = [sys.executable, str(script), str(folder), str(devices), scenario]
-    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, env=env, cwd=ROOT, start_new_session=True, **pipes)
-    try:
-        _, errors = process.communicate(timeout=300)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the second rank is a child of the first
-    said = [path.read_text() for path in sorted(folder.glob("said-*.txt"))]
-    assert len(said) == devices, errors[-3000:]
-    return said, errors
+    return start_ranks("evaluate_ranks.py", folder, devices, scenario, GANZOO_CACHE=str(folder.parent / "cache"))
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import csv
 import os
-import signal
-import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.callbacks.common import start_ranks
+
 pytestmark = pytest.mark.slow
 
 
 def start(folder: Path, devices: int, scenario: str = "plain") -> list[str]:
-    """What each rank said at its end."""
-    folder.mkdir()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "tests" / "callbacks" / "two_ranks.py"), str(folder), str(devices), scenario]
-    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, env=env, cwd=ROOT, start_new_session=True, **pipes)
-    try:
-        _, errors = process.communicate(timeout=300)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the second rank is a child of the first
-    said = [path.read_text() for path in sorted(folder.glob("said-*.txt"))]
-    assert len(said) == devices, errors[-3000:]
-    return said
+    return start_ranks("two_ranks.py", folder, devices, scenario)[0]
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
