@@ -28,6 +28,10 @@ class SpectralNormalization(_SpectralNorm):
             normalized: Tensor = super().forward(weight)
         return normalized
 
+    def _power_method(self, weight_mat: Tensor, n_power_iterations: int) -> None:
+        if not weight_mat.is_meta:  # where nothing is computed, the 15 first steps of all layers would take seconds
+            super()._power_method(weight_mat, n_power_iterations)
+
 
 def spectral_norm(layer: nn.Module) -> nn.Module:
     """Normalize the weight of a linear, convolutional, transposed convolutional or embedding layer, in place.
