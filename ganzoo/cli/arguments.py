@@ -22,6 +22,7 @@ class Request:
     run_dir: Path | None = None
     resume: Path | None = None
     allow_changes: bool = False
+    init_from: Path | None = None
 
     @property
     def all_configs(self) -> list[Path]:
@@ -40,7 +41,12 @@ def read(arguments: list[str]) -> Request:
         name, separator, value = rest.pop(0).partition("=")
         if name == "--allow_changes":
             request.allow_changes = True
-        elif name not in ("--config", "-c", "--import", "--run_dir", "--resume"):
+        elif name == "--ckpt_path":
+            raise UserError(
+                "--ckpt_path is no option of ganzoo fit: to go on with a run give --resume RUN, and to begin a new one "
+                "with its weights --init-from RUN."
+            )
+        elif name not in _MEANING:
             request.arguments.append(f"{name}{separator}{value}")
         else:
             if not separator:
@@ -50,6 +56,10 @@ def read(arguments: list[str]) -> Request:
             _take(request, name, value)
     if request.resume and request.run_dir:
         raise UserError("--resume goes on in the run's own directory, so --run_dir cannot be given as well.")
+    if request.resume and request.init_from:
+        raise UserError(
+            "--resume goes on with the run's own weights, so --init-from cannot be given as well: leave one out."
+        )
     if request.resume:
         request.arguments = ["--config", str(request.resume / "config.yaml"), *request.arguments]
     return request
@@ -64,6 +74,8 @@ def _take(request: Request, name: str, value: str) -> None:
         request.imports.append(value)
     elif name == "--run_dir":
         request.run_dir = Path(value)
+    elif name in ("--init-from", "--init_from"):
+        request.init_from = Path(value)
     else:
         request.resume = _run(Path(value))
 
@@ -87,4 +99,6 @@ _MEANING = {
     "--import": "the name of a module of yours",
     "--run_dir": "the directory of the new run",
     "--resume": "the directory of a run",
+    "--init-from": "the directory of a run, or a .ckpt file",
+    "--init_from": "the directory of a run, or a .ckpt file",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ganzoo.cli import arguments, facts, recipes, rundir, trust
+from ganzoo.errors import UserError
 
 
 def run(args: list[str]) -> int:
@@ -23,6 +24,8 @@ def run(args: list[str]) -> int:
 def check(request: arguments.Request) -> None:
     """Refuse at once what can be seen without torch."""
     rundir.check(request.run_dir)
+    if request.init_from is not None and not request.init_from.expanduser().exists():
+        raise UserError(f"--init-from {request.init_from} does not exist: give a run directory or a .ckpt file.")
     for path in request.all_configs:
         content = recipes.load(path)
         trust.check(content, str(path), request.imports)
@@ -43,6 +46,7 @@ Train a GAN. A run leaves a directory with config.yaml, metrics.csv, samples/, s
   --run_dir DIR            directory of the run; default: runs/NAME-N, the first free N
   --resume RUN             go on with a run where it stopped; stop, devices and intervals may be changed
   --allow_changes          let --resume change other settings too, but the seed
+  --init-from RUN          a new run that begins with the weights of another one, or of a .ckpt file (fine-tuning)
   --seed N                 seed of everything (0)
   --import MODULE          import a module of yours, so that its classes can be named; may be repeated
 
@@ -67,4 +71,5 @@ examples:
   ganzoo fit --config quickstart.yaml --model.total_kimg 20 --run_dir short
   ganzoo fit --config dcgan.yaml --data ImageFolder --data.path pictures.zip
   ganzoo fit --config dcgan.yaml --config wandb.yaml
-  ganzoo fit --resume runs/quickstart-1 --model.total_kimg 200"""
+  ganzoo fit --resume runs/quickstart-1 --model.total_kimg 200
+  ganzoo fit --config quickstart.yaml --init-from runs/quickstart-1 --model.parts+=FreezeD"""

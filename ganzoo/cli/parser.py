@@ -97,6 +97,12 @@ class FitCLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--seed", type=int, default=0, help="Seed of all random numbers.")
         parser.add_argument("--import", type=list[str], default=[], help="Modules whose classes the config names.")
+        parser.add_argument(
+            "--init_from",
+            type=str | dict[str, str] | None,
+            default=None,
+            help="Run or checkpoint whose weights a new run begins with.",
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in FACTS:

@@ -51,6 +51,11 @@ def prepare(cli: FitCLI, run: Path) -> str | None:
             f"The seed of the run {run} is {old['seed']}, which is part of its state, so a resume cannot change it to "
             f"{new['seed']}: leave --seed out, or start a new run."
         )
+    if any(key.partition(".")[0] == "init_from" for key in locked):
+        raise UserError(
+            f"The run {run} has begun already, so that the weights it began with (init_from) cannot be changed: leave "
+            "that out, or start a new run."
+        )
     if locked and not cli.request.allow_changes:
         named = ", ".join(f"{key}: {before} -> {after}" for key, (before, after) in locked.items())
         raise UserError(

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ganzoo import callbacks
 from ganzoo.callbacks.stop import exit_code, was_interrupted
-from ganzoo.cli import explain, quiet, resume, rundir, trust
+from ganzoo.cli import explain, quiet, resume, rundir, starting, trust
 from ganzoo.cli.announce import Announce, set_run_directory
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.parser import GROUPS, FitCLI, ParseError
@@ -38,6 +38,7 @@ def fit(request: Request) -> int:
         raise UserError(f"seed was {seed}, but must be from 0 to {2**32 - 1}.")
     L.seed_everything(seed, workers=True, verbose=False)
     cli.build()
+    starting.load(cli)
     trainer = _trainer(cli)
     with _open_run(cli, trainer):
         _train(cli, trainer)
@@ -52,6 +53,7 @@ def prepare(request: Request) -> tuple[FitCLI, Trainer]:
     """
     cli = _parse(request)
     cli.build()
+    starting.load(cli)
     return cli, _trainer(cli)
 
 
@@ -65,6 +67,7 @@ def _parse(request: Request) -> FitCLI:
     except ParseError as error:
         options = [action.dest for action in cli.parser._actions]
         raise UserError(explain.sentence(str(error), request, options)) from error
+    starting.settle(cli)
     return cli
 
 
