@@ -89,6 +89,7 @@ class ResNetDiscriminator(nn.Module):
     """Images (N, channels, S, S) to logits (N,), with a projection of the labels' embedding where there are classes."""
 
     couples_samples = False
+    first_layers = ("blocks.0.conv1", "blocks.0.shortcut")  #: that see the data
 
     def __init__(
         self,

@@ -26,6 +26,12 @@ def first_layer(network: nn.Module) -> str:
     return (_inside(network, "stem") or list(_some(network)))[0]
 
 
+def first_layers(network: nn.Module) -> list[str]:
+    """Dotted names of all layers that see the data: those that ``network.first_layers`` names, else the first one."""
+    named: tuple[str, ...] | None = getattr(network, "first_layers", None)
+    return list(named or [first_layer(network)])
+
+
 def last_layer(network: nn.Module) -> str:
     """Dotted name of the layer that gives logits: ``network.head`` if there is one, else the last weighted layer."""
     return (_inside(network, "head") or list(_some(network)))[-1]

@@ -45,14 +45,14 @@ class Packing(Part):
                 f"Packing joins samples of several classes, and this model is conditional on {gan.num_classes}: set "
                 "model.num_classes to 0, or leave Packing out."
             )
-        name = surgery.first_layer(gan.discriminator)
-        layer: Any = gan.discriminator.get_submodule(name)
-        channels = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        wide: Any = surgery.widened(layer, (self.degree - 1) * channels, "Packing")
-        if not parametrize.is_parametrized(wide):  # a normalized weight keeps its scale by itself
-            with torch.no_grad():
-                wide.weight /= math.sqrt(self.degree)
-        surgery.replace(gan.discriminator, name, wide)
+        for name in surgery.first_layers(gan.discriminator):
+            layer: Any = gan.discriminator.get_submodule(name)
+            channels = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+            wide: Any = surgery.widened(layer, (self.degree - 1) * channels, "Packing")
+            if not parametrize.is_parametrized(wide):  # a normalized weight keeps its scale by itself
+                with torch.no_grad():
+                    wide.weight /= math.sqrt(self.degree)
+            surgery.replace(gan.discriminator, name, wide)
 
     def setup(self, gan: GAN) -> None:
         later = gan.tricks[gan.tricks.index(self) + 1 :]

@@ -39,7 +39,9 @@ def test_what_parts_add(make) -> None:
 
 def test_parts_that_couple_nothing() -> None:
     assert is_separable(WGANGP(parts=[SpectralNorm()], **SMALL).discriminator)
-    assert is_separable(SNGAN(parts=[Packing(2)], **SMALL).discriminator)  # packs come as single inputs
+    packed = SNGAN(parts=[Packing(2)], **SMALL).discriminator
+    assert is_separable(packed)  # packs come as single inputs
+    assert packed(torch.randn(3, 6, 32, 32)).shape == (3,)
 
 
 class Silent(nn.Module):
