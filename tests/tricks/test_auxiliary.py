@@ -5,11 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ganzoo import loop
 from ganzoo.config import build
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
+from ganzoo.layers.coupling import is_separable
 from ganzoo.layers.spectral import is_spectral
-from ganzoo.models import DCGAN, MLPGAN
+from ganzoo.models import DCGAN, MLPGAN, SAGAN
 from ganzoo.optim import SGD
 from ganzoo.schedules import Linear
 from ganzoo.tricks import AuxiliaryClassifier, MinibatchDiscrimination, auxiliary
@@ -244,3 +246,43 @@ def test_refusals() -> None:
 
     with pytest.raises(UserError, match="its pass does not use unused"):
         GAN(MLPGAN(num_classes=3).generator, Odd(), num_classes=3, parts=[AuxiliaryClassifier()])
+
+
+def passing_together(monkeypatch, together: bool) -> tuple[GAN, int]:
+    """Two cycles of a model whose discriminator may judge real and fake at once, and how often it was called."""
+    monkeypatch.setattr(loop, "is_separable", lambda network: together and is_separable(network))
+    torch.manual_seed(0)
+    sizes = {f"{player}_{name}": 8 for player in ("generator", "discriminator") for name in ("width", "max_width")}
+    gan = SAGAN(
+        16,
+        1,
+        **sizes,
+        num_classes=3,
+        latent_dim=4,
+        discriminator_bottom=4,
+        generator_optimizer=SGD(0.1),
+        discriminator_optimizer=SGD(0.1),
+        parts=[AuxiliaryClassifier()],
+    )
+    gan.step_seconds, passes, features = 0.0, [], gan.discriminator.features
+    gan.discriminator.features = lambda images: passes.append(1) or features(images)
+    fit(gan, Endless(lambda k: (torch.randn(6, 1, 16, 16, generator=seeded(k)), torch.arange(6) % 3)), max_steps=2)
+    del gan.discriminator.features
+    return gan, len(passes)
+
+
+def test_real_and_fake_may_pass_together(monkeypatch) -> None:
+    """One pass of the discriminator for both, of which each cross-entropy takes its rows; as with two passes."""
+
+    def check(rows) -> None:
+        monkeypatch.setattr(auxiliary, "_rows_behind", rows)
+        (one, few), (two, many) = (passing_together(monkeypatch, together) for together in (True, False))
+        assert (few, many) == (2 * (1 + 1), 2 * (2 + 1))
+        assert max_difference(one.state_dict(), two.state_dict()) < 1e-5
+
+    check(auxiliary._rows_behind)
+    kills(check, lambda logits, features, output: features[: len(logits)])
+
+
+def seeded(k: int) -> torch.Generator:
+    return torch.Generator().manual_seed(k)
