@@ -56,7 +56,8 @@ class Case:
     def subject(self, *, with_it: bool) -> Subject:
         """A fresh model of the pair."""
         options = {"discriminator_norm": "none", **(self.options() if with_it else self.base())}
-        return Subject(self.make(**options), Noise([CHANNELS, SIZE, SIZE], batch_size=BATCH), {"accelerator": "cpu"})
+        data = Noise([CHANNELS, SIZE, SIZE], classes=options.get("num_classes", 0), batch_size=BATCH)
+        return Subject(self.make(**options), data, {"accelerator": "cpu"})
 
 
 def of_loss(name: str, make: Callable[[], losses.AdversarialLoss]) -> Case:
@@ -120,6 +121,7 @@ def cases() -> list[Case]:
         of_part(lambda: tricks.Unrolled(5, backprop=False), "5 steps without backprop"),
         of_part(tricks.LatentOptimization),
         Case("Growing", lambda: {"parts": [tricks.Growing()]}, "at 4x4", make=progressive),
+        of_part(tricks.AuxiliaryClassifier, "10 classes", num_classes=10),
         of_part(tricks.FreezeD),
         of_part(InstanceNoise),
         of_part(DiffAugment),
