@@ -6,6 +6,7 @@ from ganzoo.models.mlp import MLPGAN
 from ganzoo.models.progressive import ProgressiveGAN
 from ganzoo.models.sagan import SAGAN
 from ganzoo.models.sngan import SNGAN
+from ganzoo.models.stylegan import StyleGAN
 from ganzoo.models.wgan_gp import WGANGP
 
-__all__ = ["DCGAN", "MLPGAN", "SAGAN", "SNGAN", "WGANGP", "BigGAN", "ProgressiveGAN"]
+__all__ = ["DCGAN", "MLPGAN", "SAGAN", "SNGAN", "WGANGP", "BigGAN", "ProgressiveGAN", "StyleGAN"]
