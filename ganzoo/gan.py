@@ -16,6 +16,7 @@ from ganzoo.config import Configurable, build, default
 from ganzoo.ema import EMA, averaged_copy
 from ganzoo.errors import UserError
 from ganzoo.latents import Latents, Normal
+from ganzoo.layers.minibatch import ComparesSamples
 from ganzoo.loop import Generator, Loop
 from ganzoo.losses import AdversarialLoss, NonSaturating
 from ganzoo.optim import Adam, Optimizer
@@ -122,6 +123,7 @@ class GAN(Configurable, Loop):
         batch_size: int = 64,
         truncation: float | None = None,
         cutoff: int | None = None,
+        fixed_noise: bool = False,
     ) -> Tensor:
         """Samples number ``first`` to ``first + num``, on the CPU, as the model sees data (images in [-1, 1]).
 
@@ -137,6 +139,7 @@ class GAN(Configurable, Loop):
             truncation: psi of generators with styles (0: their mean, 1: none); the threshold of normal latents of
                 others.
             cutoff: With styles: truncate those of so many first layers.
+            fixed_noise: Give all samples what the generator draws for the first one, beside its latents.
         """
         cut = None if truncation is None else sampling.Truncation(truncation, cutoff)
         return sampling.draw(
@@ -148,7 +151,27 @@ class GAN(Configurable, Loop):
             averaged=averaged,
             batch_size=batch_size,
             truncation=cut,
+            fixed_noise=fixed_noise,
         )
+
+    def check_data(self, shape: tuple[int, ...], batch_size: int, world_size: int = 1) -> None:
+        """Before training: refuse data that a part, or a layer that compares samples, could not take in its first turn.
+
+        Args:
+            shape: Of one sample.
+            batch_size: Samples of a turn, over all ranks and micro-batches.
+            world_size: Number of ranks.
+
+        Raises:
+            UserError: In that case.
+        """
+        for size in (batch_size, *(size for _, size in self.batch_sizes)):
+            seen = (size // (world_size * self.accumulate), *shape)
+            for part in self.tricks:
+                seen = part.input_shape(seen)
+            for layer in (*self.discriminator.modules(), *self.parts.modules()):
+                if isinstance(layer, ComparesSamples):
+                    layer.check(seen[0])
 
     def setup(self, stage: str) -> None:
         if stage == "fit":

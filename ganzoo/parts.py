@@ -118,6 +118,14 @@ class Part(Configurable, nn.Module):
     def generated(self, turn: Turn) -> None:
         """When the fakes of a micro-batch are there, before the discriminator sees anything."""
 
+    def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of what ``inputs`` makes of data of a shape, (micro-batch, ...): asked before training.
+
+        Raises:
+            UserError: The part does not go with such data.
+        """
+        return shape
+
     def inputs(self, turn: Turn, data: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Change what the discriminator sees, real or fake, in order of the parts."""
         return data, labels

@@ -58,9 +58,14 @@ class ADA(AdaptiveProbability, Augmentation):
         allowed = ("blit", "geometric", "color", "filter", "noise", "cutout")
         self.groups = pick("ADA", "the groups", list(groups), allowed)
 
+    def fits(self, data: Tensor) -> None:
+        images_only(data, "ADA")
+        if {"color", "filter", "noise"} & set(self.groups):
+            num_colours(data, "ADA")
+
     def augment(self, data: Tensor, kimg: float = 0.0) -> Tensor:
         """Changed images (N, C, H, W); ``data`` itself where p is known to be 0, its exact values where p is 0."""
-        images_only(data, "ADA")
+        self.fits(data)
         if self.never:
             return data
         data = self._place(data)

@@ -24,6 +24,17 @@ class Augmentation(Part):
     join several samples into one, such as packing: those would be given packs.
     """
 
+    def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        self.fits(torch.empty(shape, device="meta"))
+        return shape
+
+    def fits(self, data: Tensor) -> None:
+        """Refuse data of a shape that cannot be augmented; its values are not looked at.
+
+        Raises:
+            UserError: In that case.
+        """
+
     def inputs(self, turn: Turn, data: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         with full_precision(data.device):
             return self.augment(data.float(), turn.kimg), labels

@@ -30,9 +30,14 @@ class DiffAugment(Augmentation):
         super().__init__()
         self.policy = pick("DiffAugment", "the policy", list(policy), ("color", "translation", "cutout"))
 
+    def fits(self, data: Tensor) -> None:
+        images_only(data, "DiffAugment")
+        if "color" in self.policy:
+            num_colours(data, "DiffAugment")
+
     def augment(self, data: Tensor, kimg: float = 0.0) -> Tensor:
         """Changed images (N, C, H, W). Alpha is moved and cut with its image, but not coloured."""
-        images_only(data, "DiffAugment")
+        self.fits(data)
         for change in self.policy:
             data = _CHANGES[change](data)
         return data

@@ -92,10 +92,11 @@ def _trainer(cli: FitCLI) -> Trainer:
         trainer = Trainer(**config)
     except (MisconfigurationException, ValueError) as error:
         raise UserError(f"Lightning refuses these settings of trainer: {explain.one_line(str(error))}") from error
-    # Both are checked again where they matter; here before a directory is made and other processes start.
+    # All are checked again where they matter; here before a directory is made and other processes start.
     check_trainer(trainer)
     for size in (cli.datamodule.batch_size, *(size for _, size in cli.model.batch_sizes)):
         check_divisible(size, trainer.world_size, cli.model.accumulate)
+    cli.model.check_data(cli.datamodule.shape, cli.datamodule.batch_size, trainer.world_size)
     return trainer
 
 

@@ -77,6 +77,13 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
         """Number of classes; 0 unless ``labels`` was asked for."""
         return len(self.class_names) if self.labels else 0
 
+    def setup(self, stage: str | None = None) -> None:
+        """Before training: have the model refuse what it could not take in its first turn."""
+        trainer = self.trainer
+        check = getattr(getattr(trainer, "lightning_module", None), "check_data", None)
+        if stage == "fit" and check is not None:
+            check(self.shape, self.batch_size, getattr(trainer, "world_size", 1))
+
     def train_dataloader(self) -> Loader:
         """Micro-batches of this process, in the order of the stream, without end.
 

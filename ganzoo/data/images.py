@@ -112,8 +112,9 @@ class ImageData(GANDataModule):
         self._check_number(self.num)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the cache."""
+        """Open the cache, and see :meth:`GANDataModule.setup`."""
         self._check_number(self.num)
+        super().setup(stage)
 
     def prepare(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """float32 in [-1, 1] on the device: level v becomes v / 127.5 - 1; half of them flipped if ``mirror``."""

@@ -12,7 +12,18 @@ from ganzoo.errors import UserError
 from ganzoo.precision import at_least_float32, full_precision
 
 
-class MinibatchStdDevLayer(nn.Module):
+class ComparesSamples(nn.Module):
+    """Base of layers that look at the samples of a minibatch together, and may not take any number of them."""
+
+    def check(self, num: int) -> None:
+        """Refuse a minibatch of so many samples, if it cannot be taken.
+
+        Raises:
+            UserError: In that case.
+        """
+
+
+class MinibatchStdDevLayer(ComparesSamples):
     """Appends the mean standard deviation over groups of samples as further channels (Karras 2018, sec. 3).
 
     With groups as in Karras 2020: of N samples, i, i + N/group, i + 2N/group, ... are a group. The variance is the
@@ -35,14 +46,17 @@ class MinibatchStdDevLayer(nn.Module):
             )
         self.group, self.num_channels = group, num_channels
 
+    def check(self, num: int) -> None:
+        if self.group and num % self.group:
+            raise UserError(
+                f"Minibatch standard deviation has groups of {self.group}, but was given a batch of {num}: choose a "
+                "batch size per device and micro-batch that is a multiple of group, or another group."
+            )
+
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C) or (N, C, H, W), N a multiple of ``group``; returns C + num_channels channels."""
         num, group = len(x), self.group or len(x)
-        if num % group:
-            raise UserError(
-                f"Minibatch standard deviation has groups of {group}, but was given a batch of {num}: choose a "
-                "batch size per device and micro-batch that is a multiple of group, or another group."
-            )
+        self.check(num)
         if x.shape[1] % self.num_channels:
             raise UserError(
                 f"Minibatch standard deviation cannot share {x.shape[1]} channels among {self.num_channels} "

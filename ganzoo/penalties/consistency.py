@@ -35,6 +35,11 @@ class _Augmented(Penalty):
             )
         self.shift, self.flip, self.noise = shift, flip, noise
 
+    def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if self.shift or self.flip:
+            self._check_images(torch.empty(shape, device="meta"))
+        return shape
+
     def before_turn(self, turn: Turn) -> None:
         turn.record |= self.due(turn)
 

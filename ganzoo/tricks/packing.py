@@ -63,11 +63,14 @@ class Packing(Part):
                     "name Packing after it."
                 )
 
-    def inputs(self, turn: Turn, data: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        num, rest = divmod(len(data), self.degree)
+    def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        num, rest = divmod(shape[0], self.degree)
         if rest:
             raise UserError(
-                f"Packing of degree {self.degree} was given a micro-batch of {len(data)} samples per rank, which is no "
+                f"Packing of degree {self.degree} was given a micro-batch of {shape[0]} samples per rank, which is no "
                 f"multiple: choose a batch_size that leaves each rank and micro-batch a multiple of {self.degree}."
             )
-        return data.reshape(num, self.degree * data.shape[1], *data.shape[2:]), labels
+        return num, self.degree * shape[1], *shape[2:]
+
+    def inputs(self, turn: Turn, data: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return data.reshape(self.input_shape(tuple(data.shape))), labels
