@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from unittest import mock
 
 import pytest
@@ -41,7 +42,7 @@ def test_the_layers_of_table_2_have_23_million_parameters() -> None:
         gan = ProgressiveGAN(1024, growth=None, ema=None)
     channels = [512, 512, 512, 512, 256, 128, 64, 32, 16]  # at 4x4, 8x8, ... 1024x1024
     assert [block[-3].out_channels for block in gan.generator.blocks] == channels
-    pairs = list(zip(channels, channels[1:], strict=False))
+    pairs = list(pairwise(channels))
     generator = conv(512, 512, 4) + conv(512, 512, 3) + sum(conv(a, b, 3) + conv(b, b, 3) for a, b in pairs)
     generator += conv(16, 3, 1)
     discriminator = conv(3, 16, 1) + sum(conv(b, b, 3) + conv(b, a, 3) for a, b in pairs)

@@ -418,7 +418,7 @@ def test_what_does_not_go_together() -> None:
         DCGAN(16, 1, width=4, parts=[Growing()])
     with pytest.raises(UserError, match="Growing twice"):
         growing(Growing(), parts=[Growing()])
-    with pytest.raises(UserError, match="batch_size.*no discriminator turns"):
+    with pytest.raises(UserError, match=r"batch_size.*no discriminator turns"):
         growing(Growing(batch_size={4: 8}), stages=[Play(0, 1, kimg=1)])
     trainer = quiet_trainer(max_steps=1)
     with pytest.raises(UserError, match=r"batch_size of 6 .*4 micro-batches"):
