@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ def draw(
     averaged: bool,
     batch_size: int,
     truncation: Truncation | None = None,
+    fixed_noise: bool = False,
 ) -> Tensor:
     """The samples of :meth:`ganzoo.gan.GAN.sample`, on the CPU."""
     if num < 1 or batch_size < 1:
@@ -49,7 +50,8 @@ def draw(
     network.eval()
     chosen = choose_labels(gan.num_classes, num, seed=seed, labels=labels, first=first)
     numbers = range(first, first + num)
-    found = batches(gan, network, numbers, chosen, seed=seed, batch_size=batch_size, truncation=truncation)
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+    found = batches(gan, network, numbers, chosen, **options, truncation=truncation, fixed_noise=fixed_noise)
     samples = torch.cat([x.cpu() for x in found])
     for module in training:
         module.training = True
@@ -71,6 +73,7 @@ def batches(
     seed: int,
     batch_size: int,
     truncation: Truncation | None = None,
+    fixed_noise: bool = False,
 ) -> Iterator[Tensor]:
     """Samples with these numbers in order, float32 (n, ...) on the model's device, ``batch_size`` at a time.
 
@@ -82,16 +85,26 @@ def batches(
         seed: Seed of the latents, and of whatever the generator draws for each sample.
         batch_size: How many at a time.
         truncation: How far they are drawn towards the middle; None: not at all.
+        fixed_noise: Whether all of them have what the generator draws for the first one, beside its latents.
+
+    Raises:
+        UserError: The noise was to be fixed, and the generator draws none.
     """
     for at in range(0, len(numbers), batch_size):
         piece = numbers[at : at + batch_size]
         latents = gan.latents.numbered(piece, gan.generator.latent_dim, seed)
         classes = None if labels is None else labels[at : at + batch_size].to(gan.device)
+        of_noise = [numbers[0]] * len(piece) if fixed_noise else piece
         with (
-            streams.numbered(piece, seed, "sample", device=gan.device),
+            streams.numbered(of_noise, seed, "sample", device=gan.device) as drawn,
             torch.autocast(gan.device.type, enabled=False),
         ):
             samples = _generate(gan, network, latents, classes, truncation).float()
+        if fixed_noise and not drawn.generators:
+            raise UserError(
+                f"Noise was to be fixed, but the generator of {type(gan).__name__} draws none beside its latents: "
+                "leave that out."
+            )
         yield samples
 
 

@@ -12,7 +12,7 @@ Outside of both they draw from torch's global generator.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -86,7 +86,7 @@ class Stream:
 class Numbered(Stream):
     """The source of samples with numbers: sample i draws from generators of its own, always on the CPU."""
 
-    numbers: range = range(0)
+    numbers: Sequence[int] = ()
 
     def draw(self, draw: Draw, num: int, shape: tuple[int, ...], purpose: str) -> Tensor:
         """What belongs to the samples, sample by sample.
@@ -100,7 +100,8 @@ class Numbered(Stream):
                 f"{num} rows of {purpose!r} were drawn for {self.num} samples, but each has to have its own: draw one "
                 "row per sample."
             )
-        return torch.cat([draw((per_sample, *shape), self._of(i, purpose), _CPU) for i in self.numbers]).to(self.device)
+        drawn = {i: draw((per_sample, *shape), self._of(i, purpose), _CPU) for i in dict.fromkeys(self.numbers)}
+        return torch.cat([drawn[i] for i in self.numbers]).to(self.device)
 
     def _of(self, number: int, purpose: str) -> torch.Generator:
         name = f"{number}/{purpose}"
@@ -120,13 +121,15 @@ def stream(*parts: int | str, start: int, num: int, total: int, device: torch.de
 
 
 @contextmanager
-def numbered(numbers: range, *parts: int | str, device: torch.device) -> Iterator[None]:
+def numbered(numbers: Sequence[int], *parts: int | str, device: torch.device) -> Iterator[Numbered]:
     """Draws inside the block belong to samples with these numbers, and end on ``device``.
 
-    What sample i gets depends on (parts, i) alone: not on the other numbers or the device.
+    What sample i gets depends on (parts, i) alone: not on the other numbers or the device. A number that is there
+    twice gets the same twice.
     """
-    with _within(Numbered(parts, 0, len(numbers), len(numbers), device, numbers=numbers)):
-        yield
+    source = Numbered(parts, 0, len(numbers), len(numbers), device, numbers=numbers)
+    with _within(source):
+        yield source
 
 
 @contextmanager

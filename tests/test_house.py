@@ -59,6 +59,7 @@ MAY_IMPORT = {
     "loop": BASE | PARTS | {"internals", "judging", "meter"},
     "strategy": BASE,
     "checkpoint": BASE | {"__version__"},
+    "analysis": BASE | {"latents", "metrics", "sampling"},
     "transfer": BASE | {"checkpoint"},
     "gan": BASE | PARTS | {"loop", "sampling", "strategy", "checkpoint"},
     "models": BASE | PARTS | {"gan", "penalties", "tricks"},

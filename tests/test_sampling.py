@@ -175,3 +175,14 @@ def test_a_generator_with_styles_truncates_them_itself() -> None:
     whole = gan.sample(4)
     assert torch.allclose(gan.sample(4, truncation=0.25), 7.0 + 0.25 * (whole - 7.0))
     assert torch.equal(gan.sample(4, truncation=1.0), whole)
+
+
+def test_fixed_noise_is_that_of_the_first_sample() -> None:
+    gan = GAN(Noisy(), nn.Linear(2, 1), ema=None)
+    own, fixed = gan.sample(5, seed=3), gan.sample(5, seed=3, fixed_noise=True, batch_size=2)
+    latents = gan.latents.numbered(range(5), 3, 3)[:, :2]
+    noise = own[0] - latents[0]
+    assert torch.allclose(fixed, latents + noise, atol=1e-6)
+    assert torch.equal(gan.sample(3, seed=3, first=2, fixed_noise=True)[0], own[2])
+    with pytest.raises(UserError, match="the generator of MLPGAN draws none beside its latents"):
+        MLPGAN().sample(2, fixed_noise=True)

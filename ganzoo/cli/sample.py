@@ -4,65 +4,84 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ganzoo.cli import trust
 from ganzoo.cli.tools import ToolParser
 from ganzoo.errors import UserError
 
-if TYPE_CHECKING:
-    from PIL import Image
-    from torch import Tensor
-
-    from ganzoo.gan import GAN
-
-
-_OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf")
+_OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf")
 
 
 def run(arguments: list[str]) -> int:
     """Draw and save samples; returns the exit code."""
+    args = read(arguments)
+    trust.import_modules(args.imports)
+    from ganzoo.checkpoint import load_model
+    from ganzoo.cli import sampled
+
+    gan = load_model(args.run, args.imports)
+    what = sampled.save(gan, args)
+    print(f"{what} of {type(gan).__name__} at {gan.clock.kimg:g} kimg: {args.out}")
+    return 0
+
+
+def read(arguments: list[str]) -> argparse.Namespace:
+    """Sort a command line.
+
+    Raises:
+        UserError: For what can be refused without torch.
+    """
     args = _parser().read(arguments)
-    labels = _numbers(args.labels)
-    out = Path(args.out)
+    args.labels, args.out = _numbers(args.labels), Path(args.out)
     if args.cutoff is not None and args.truncation is None:
         raise UserError(f"--cutoff was {args.cutoff}, which says where --truncation acts: give that as well.")
     if args.columns is not None and args.columns < 1:
         raise UserError(f"--columns was {args.columns}, but must be 1 or more.")
-    _check_out(out, args.overwrite)
-    trust.import_modules(args.imports)
-    from ganzoo.checkpoint import load_model
-
-    gan = load_model(args.run, args.imports)
-    if labels:
-        labels = [labels[i % len(labels)] for i in range(args.num)]
-    _save(gan, args, out, labels)
-    print(f"{args.num} samples of {type(gan).__name__} at {gan.clock.kimg:g} kimg: {out}")
-    return 0
+    _check_ways(args)
+    _check_out(args.out, args.overwrite)
+    if args.num is None:
+        args.num = 64 if args.interpolate is None and args.mix is None else 6
+    return args
 
 
 def _parser() -> ToolParser:
     parser = ToolParser("sample", "Draw from a trained model. The same seed gives the same images or points.")
-    parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", help="directory of a run, or a .ckpt file")
-    parser.add_argument("--num", type=int, default=64, help="how many (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the latents (%(default)s)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("run", metavar="RUN_OR_CHECKPOINT", help="directory of a run, or a .ckpt file")
+    add("--num", type=int, help="how many (64); of samples on the way, or of either kind of sources (6)")
+    add("--seed", type=int, default=0, help="seed of the latents (%(default)s)")
+    add(
         "--out",
         default="samples.png",
-        help="a .png for one picture, a .npy for the numbers, or a directory for single images (%(default)s)",
+        help="a .png for one picture, a .npy for the numbers, a directory for single images, or a .gif of ways "
+        "(%(default)s)",
     )
-    parser.add_argument("--columns", type=int, help="columns of the grid; default: as many as make it square")
-    parser.add_argument("--labels", metavar="L,L,...", help="classes of a conditional model, repeated in turn")
-    parser.add_argument(
+    add("--columns", type=int, help="columns of the grid; default: as many as make it square")
+    add("--labels", metavar="L,L,...", help="classes of a conditional model, repeated in turn")
+    add(
         "--truncation",
         type=float,
         metavar="PSI",
         help="better samples of fewer kinds: psi of styles (0: their mean), or the threshold of normal latents",
     )
-    parser.add_argument("--cutoff", type=int, metavar="LAYERS", help="truncate the styles of so many first layers only")
-    parser.add_argument("--raw", action="store_true", help="use the last weights instead of their average")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
-    parser.add_argument(
+    add("--cutoff", type=int, metavar="LAYERS", help="truncate the styles of so many first layers only")
+    add(
+        "--interpolate",
+        type=int,
+        metavar="FRAMES",
+        help="ways from each sample to the next, one in a row, with so many images between: through styles where the "
+        "model has some, else through latents",
+    )
+    add(
+        "--mix",
+        type=int,
+        metavar="LAYERS",
+        help="styles of one sample, at the left, in so many first layers, and of another one, on top, in the others",
+    )
+    add("--fixed_noise", action="store_true", help="the same noise in all samples, for models that draw some")
+    add("--raw", action="store_true", help="use the last weights instead of their average")
+    add("--overwrite", action="store_true", help="replace what is there already")
+    add(
         "--import",
         dest="imports",
         metavar="MODULE",
@@ -82,6 +101,24 @@ def _numbers(text: str | None) -> list[int] | None:
         raise UserError(f"--labels was {text}, but must be numbers of classes, such as 0,1,2.") from error
 
 
+def _check_ways(args: argparse.Namespace) -> None:
+    """Refuse what does not go with pictures of two samples."""
+    given = [name for name in ("interpolate", "mix") if getattr(args, name) is not None]
+    if len(given) == 2:
+        raise UserError("--interpolate and --mix make different pictures: give one of them.")
+    suffix = "" if args.out.is_dir() else args.out.suffix.lower()
+    if suffix == ".gif" and given != ["interpolate"]:
+        raise UserError(f"--out {args.out} is an animation, which is made of ways: give --interpolate FRAMES as well.")
+    if not given:
+        return
+    if args.columns is not None:
+        raise UserError(f"--columns cannot be given with --{given[0]}, which says itself what is in a row.")
+    if args.fixed_noise:
+        raise UserError(f"--fixed_noise is of no use with --{given[0]}, whose images share their noise: leave it out.")
+    if args.mix is not None and suffix != ".png":
+        raise UserError(f"--out {args.out} was given, but --mix makes one picture: give an --out that ends in .png.")
+
+
 def _check_out(out: Path, overwrite: bool) -> None:
     """Refuse early what cannot be written."""
     if out.suffix.lower() in _OTHER_PICTURES and not out.is_dir():
@@ -89,50 +126,3 @@ def _check_out(out: Path, overwrite: bool) -> None:
     taken = any(out.iterdir()) if out.is_dir() else out.exists()
     if taken and not overwrite:
         raise UserError(f"{out} exists already: give another --out, or add --overwrite.")
-
-
-def _save(gan: GAN, args: argparse.Namespace, out: Path, labels: list[int] | None) -> None:
-    from ganzoo.images import grid, save_png, to_image
-
-    samples = gan.sample(
-        args.num,
-        seed=args.seed,
-        labels=labels,
-        averaged=not args.raw,
-        truncation=args.truncation,
-        cutoff=args.cutoff,
-    )
-    suffix = "" if out.is_dir() else out.suffix.lower()
-    if suffix == ".npy":
-        _save_numbers(samples, out)
-    elif suffix == ".png":
-        save_png(out, grid(samples, columns=args.columns) if samples.dim() == 4 else _picture_of_points(samples))
-    elif samples.dim() != 4:
-        raise UserError(
-            f"{type(gan).__name__} makes points of shape {tuple(samples.shape[1:])}, not images: give an --out that "
-            "ends in .png or .npy."
-        )
-    else:
-        digits = max(4, len(str(args.num - 1)))
-        for i, sample in enumerate(samples):
-            save_png(out / f"{i:0{digits}d}.png", to_image(sample))
-
-
-def _save_numbers(samples: Tensor, out: Path) -> None:
-    """An array of float32, (N, *shape), as the model makes them: images are in [-1, 1]."""
-    import numpy as np
-
-    from ganzoo import files
-
-    with files.atomic(out) as file:
-        np.save(file, samples.numpy())
-
-
-def _picture_of_points(samples: Tensor) -> Image.Image:
-    from ganzoo.laboratory.pictures import draw_points
-
-    if samples.dim() != 2 or samples.shape[1] > 2:
-        raise UserError(
-            f"Samples of shape {tuple(samples.shape[1:])} make no picture: give an --out that ends in .npy."
-        )
-    return draw_points(samples)

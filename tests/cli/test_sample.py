@@ -128,3 +128,101 @@ def test_points_are_numbers_or_a_picture(tmp_path: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     sentence = "MLPGAN makes points of shape (2,), not images: give an --out that ends in .png or .npy."
     assert refused(capsys, "sample", "runs/mlpgan-1", "--out", "folder") == sentence
+
+
+# ------------------------------------------------------------------ ways between samples, and mixed ones
+
+
+def cells(path: str, columns: int, rows: int) -> np.ndarray:
+    """The pixels of a grid of gray 8x8 images, enlarged 8 times with a border of 2: (rows, columns, 8, 8)."""
+    pixels = levels(path)
+    assert pixels.shape == (2 + rows * 66, 2 + columns * 66)
+    inside = [
+        [pixels[2 + r * 66 : 66 + r * 66 : 8, 2 + c * 66 : 66 + c * 66 : 8] for c in range(columns)]
+        for r in range(rows)
+    ]
+    return np.array(inside)
+
+
+def test_ways_are_rows_from_one_sample_to_the_next(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Latents of DCGAN are uniform, so the middle of a way is the image of the mean of two latents."""
+    options = ["--num", "3", "--interpolate", "3", "--labels", "4", "--seed", "5", "--out", "ways.png"]
+    assert main(["sample", str(run), *options]) == 0
+    assert capsys.readouterr().out == "2 ways between samples of DCGAN at 0.384 kimg: ways.png\n"
+    found, samples = cells("ways.png", 5, 2), expected(run, 3, seed=5, labels=[4, 4, 4])
+    np.testing.assert_array_equal(found[:, 0], samples[:2])
+    np.testing.assert_array_equal(found[:, 4], samples[1:])
+    gan = load_model(run)
+    latents = gan.latents.numbered(range(3), gan.generator.latent_dim, 5)
+    with torch.no_grad():
+        middle = gan.generator_ema(latents[:2].lerp(latents[1:], 0.5), torch.tensor([4, 4]))
+    exact = ((middle.double() + 1) * 127.5).clamp(0, 255).numpy()[:, 0]
+    assert np.abs(found[:, 2] - exact).max() <= 0.51
+
+
+def test_an_animation_goes_round(run: Path) -> None:
+    assert main(["sample", str(run), "--num", "3", "--interpolate", "4", "--seed", "5", "--out", "round.gif"]) == 0
+    with Image.open("round.gif") as picture:
+        assert (picture.n_frames, picture.size, picture.info["loop"]) == (3 * 5, (64, 64), 0)
+        frames = []
+        for i in range(picture.n_frames):
+            picture.seek(i)
+            frames.append(np.asarray(picture.convert("L"), dtype=int)[::8, ::8])
+            assert picture.info["duration"] == 60
+    assert main(["sample", str(run), "--num", "3", "--interpolate", "4", "--seed", "5", "--out", "round.npy"]) == 0
+    ways = np.load("round.npy").reshape(2, 6, 8, 8)
+    for i, frame in enumerate(frames[:10]):
+        exact = (ways[i // 5, i % 5] + 1) * 127.5
+        assert np.abs(frame - exact).max() <= 1.01  # a palette of gray levels
+
+
+def test_single_files_of_ways(run: Path) -> None:
+    assert main(["sample", str(run), "--num", "2", "--interpolate", "2", "--out", "frames"]) == 0
+    assert [path.name for path in sorted(Path("frames").iterdir())] == ["0000.png", "0001.png", "0002.png", "0003.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--interpolate", "3", "--mix", "2"], "--interpolate and --mix make different pictures: give one of them."),
+        (
+            ["--out", "a.gif"],
+            "--out a.gif is an animation, which is made of ways: give --interpolate FRAMES as well.",
+        ),
+        (
+            ["--interpolate", "3", "--columns", "3"],
+            "--columns cannot be given with --interpolate, which says itself what is in a row.",
+        ),
+        (
+            ["--mix", "3", "--fixed_noise"],
+            "--fixed_noise is of no use with --mix, whose images share their noise: leave it out.",
+        ),
+        (
+            ["--mix", "3", "--out", "a.npy"],
+            "--out a.npy was given, but --mix makes one picture: give an --out that ends in .png.",
+        ),
+        (
+            ["--mix", "3"],
+            "Styles were to be mixed, but DCGAN has none that differ between layers: use a style-based model, or "
+            "interpolate between its samples.",
+        ),
+        (
+            ["--interpolate", "0"],
+            "0 images on the ways between 6 samples were asked for; give 1 and 2 or more.",
+        ),
+        (
+            ["--fixed_noise"],
+            "Noise was to be fixed, but the generator of DCGAN draws none beside its latents: leave that out.",
+        ),
+        (
+            ["--interpolate", "3", "--labels", "1,2"],
+            "The labels [1, 2] were given, but DCGAN has no space of styles in which one class leads to another: give "
+            "one label.",
+        ),
+    ],
+)
+def test_mistakes_about_ways(
+    arguments: list[str], sentence: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, "sample", str(run), *arguments) == sentence
+    assert not list(Path().iterdir())

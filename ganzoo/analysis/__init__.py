@@ -1,0 +1,1 @@
+"""Looking into a trained model: ways between its samples, and samples made of two."""
