@@ -1,8 +1,8 @@
 """The classic failures, made to fail and cured, seed by seed: ``python -m benchmarks.scores.failures``.
 
 Every run is an ordinary ``ganzoo fit`` of a shipped recipe of ``configs/failures`` and of its cures as overlays. The
-bounds below were fixed before the seeds were run. A verdict comes from the rules of ``ganzoo diagnose`` and, on the
-toy, from the modes that were captured.
+bounds below were fixed before the seeds were run. A verdict comes from the rules of ``ganzoo diagnose``, on the toy
+from the modes that were captured, and where it is about settings, from the scores of a grid of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ from ganzoo.health.diagnosis import Row, diagnose
 
 NUM_SEEDS = 5
 
-Check = Callable[[list[dict[str, float]]], bool]
+Table = list[dict[str, float]]
+Check = Callable[[Table], bool]
+
+#: Learning rate and beta1 of both players at each point of a grid.
+GRID = tuple((lr, beta1) for lr in (0.003, 0.01) for beta1 in (0.0, 0.9))
+FD = "eval/fd/digits-cnn"
+#: Worst minus best Frechet distance over a grid, from which on a recipe depends on its settings, and up to which it does
+#: not; and the largest distance of one that then counts as good. Other digits of the data score about 0, noise over 150.
+SENSITIVE, ROBUST, GOOD = 25.0, 15.0, 25.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Failure:
     cures: tuple[str, ...]
     failed: Check
     cured: Check
+    grid: tuple[tuple[float, float], ...] = ()  #: settings that one seed is trained with, each in a run of its own
 
     def options(self, cure: str | None) -> list[str]:
         """Options of ``ganzoo fit``: the recipe, and a cure stacked on it."""
@@ -54,31 +63,47 @@ def named(name: str) -> Check:
     return lambda rows: name in [finding.name for finding in diagnose(rows)]
 
 
-def last(rows: list[dict[str, float]], column: str) -> float:
+def last(rows: Table, column: str) -> float:
     """The last value of a column."""
     return next((row[column] for row in reversed(rows) if column in row), math.nan)
 
 
-def collapsed(rows: list[dict[str, float]]) -> bool:
+def collapsed(rows: Table) -> bool:
     """At most half of the ring's modes, and the diagnosis says so."""
     return last(rows, "toy/modes") <= 4 and named("mode collapse")(rows)
 
 
-def covers(rows: list[dict[str, float]]) -> bool:
+def covers(rows: Table) -> bool:
     """All modes, evenly, and no finding of collapse."""
     even = last(rows, "toy/reverse_kl") <= 0.5
     return last(rows, "toy/modes") == 8 and even and not named("mode collapse")(rows)
 
 
-def learns(rows: list[dict[str, float]]) -> bool:
+def learns(rows: Table) -> bool:
     """The generator has a gradient, and has come to differ from sample to sample."""
     return not named("vanishing generator gradient")(rows) and last(rows, "health/diversity") >= 0.5
 
 
-def steady(rows: list[dict[str, float]]) -> bool:
+def steady(rows: Table) -> bool:
     """No sign of instability, and fakes as far apart as real samples are, or nearly so."""
     late = [row["health/diversity"] for row in rows[len(rows) // 2 :]]
     return not named("instability")(rows) and statistics.median(late) >= 0.7
+
+
+def spread(points: Table) -> float:
+    """Worst minus best Frechet distance over a grid; infinite where a run ended without a score."""
+    scores = [point.get(FD, math.nan) for point in points]
+    return math.inf if any(map(math.isnan, scores)) else max(scores) - min(scores)
+
+
+def depends_on_settings(points: Table) -> bool:
+    """Some settings of the grid give digits, others are worse by far more than seeds differ."""
+    return spread(points) >= SENSITIVE
+
+
+def whatever_the_settings(points: Table) -> bool:
+    """All settings of the grid give about the same, and none is bad."""
+    return spread(points) <= ROBUST and max(point[FD] for point in points) <= GOOD
 
 
 FAILURES = {
@@ -93,13 +118,40 @@ FAILURES = {
         cured=learns,
     ),
     "instability": Failure("instability", "instability", ("r1", "slower"), failed=named("instability"), cured=steady),
+    "sensitivity": Failure(
+        "hyper-parameter sensitivity",
+        "sensitivity",
+        ("r1", "relativistic"),
+        failed=depends_on_settings,
+        cured=whatever_the_settings,
+        grid=GRID,
+    ),
 }
 
 
-def run(failure: Failure, cure: str | None, seed: int) -> list[dict[str, float]]:
+def run(failure: Failure, cure: str | None, seed: int) -> Table:
+    """The rows of one run's log; of a grid, a row with the last values of each point's run."""
+    options = [*failure.options(cure), "--seed", str(seed)]
+    if not failure.grid:
+        return train(options)
+    return [final(train([*options, *settings(lr, beta1)]), lr=lr, beta1=beta1) for lr, beta1 in failure.grid]
+
+
+def settings(lr: float, beta1: float) -> list[str]:
+    """Options that give both players one learning rate and one beta1."""
+    optimizers = [f"--model.{player}_optimizer" for player in ("generator", "discriminator")]
+    return [word for name in optimizers for word in (f"{name}.lr", str(lr), f"{name}.betas", f"[{beta1}, 0.999]")]
+
+
+def final(rows: Table, **point: float) -> dict[str, float]:
+    """The settings of a point and the last value of each column of its run."""
+    return point | {name: value for row in rows for name, value in row.items()}
+
+
+def train(options: list[str]) -> Table:
     """The rows of one run's log."""
     with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()) as said:
-        options = [*failure.options(cure), "--seed", str(seed), "--run_dir", f"{folder}/run", "--samples.gif", "false"]
+        options = [*options, "--run_dir", f"{folder}/run", "--samples.gif", "false"]
         code = cli.main(["fit", *options, "--trainer.accelerator", "cpu", "--trainer.logger", "false"])
         if code not in (0, 1):  # 1: stopped by a loss that is not finite, which is an outcome
             raise RuntimeError(said.getvalue())
@@ -112,10 +164,11 @@ def outcomes(failure: Failure, seeds: range) -> Iterator[dict[str, Any]]:
         for seed in seeds:
             rows = run(failure, cure, seed)
             as_expected = failure.failed(rows) if cure is None else failure.cured(rows)
-            yield {"recipe": failure.recipe, "cure": cure, "seed": seed, "as_expected": as_expected, **evidence(rows)}
+            shown = spots(rows) if failure.grid else evidence(rows)
+            yield {"recipe": failure.recipe, "cure": cure, "seed": seed, "as_expected": as_expected, **shown}
 
 
-def evidence(rows: list[dict[str, float]]) -> dict[str, Any]:
+def evidence(rows: Table) -> dict[str, Any]:
     """What the verdict rests on: medians over the second half of the rows, and the last scores."""
     late: list[Row] = list(rows[len(rows) // 2 :])
     columns = [name for name in rows[-1] if name.startswith(("health/", "logits/"))]
@@ -123,6 +176,18 @@ def evidence(rows: list[dict[str, float]]) -> dict[str, Any]:
     scores = {name: last(rows, name) for name in ("toy/modes", "toy/reverse_kl", "toy/high_quality")}
     found = {**medians, **{name: value for name, value in scores.items() if not math.isnan(value)}}
     return {"findings": [f.name for f in diagnose(rows)], **{name: round(value, 5) for name, value in found.items()}}
+
+
+def spots(points: Table) -> dict[str, Any]:
+    """What the verdict on a grid rests on: the score of each point, ``None`` where there is none, and the spread."""
+    scores = [
+        {name: point[name] for name in ("lr", "beta1", FD, "health/diversity") if name in point} for point in points
+    ]
+    width = spread(points)
+    return {
+        "spread": round(width, 3) if math.isfinite(width) else None,
+        "points": [{name: round(value, 5) for name, value in score.items()} for score in scores],
+    }
 
 
 def main() -> None:
