@@ -99,7 +99,7 @@ def batches(
             streams.numbered(of_noise, seed, "sample", device=gan.device) as drawn,
             torch.autocast(gan.device.type, enabled=False),
         ):
-            samples = _generate(gan, network, latents, classes, truncation).float()
+            samples = generate(gan, network, latents, classes, truncation).float()
         if fixed_noise and not drawn.generators:
             raise UserError(
                 f"Noise was to be fixed, but the generator of {type(gan).__name__} draws none beside its latents: "
@@ -108,10 +108,13 @@ def batches(
         yield samples
 
 
-def _generate(
+def generate(
     gan: GAN, network: nn.Module, latents: Tensor, labels: Tensor | None, truncation: Truncation | None
 ) -> Tensor:
-    """Truncation where the generator says, else of the latents: on the CPU, so that all devices see the same."""
+    """What a generator makes of latents (N, d).
+
+    Truncation is where the generator says, else of the latents: on the CPU, so that all devices see the same.
+    """
     samples: Tensor
     if truncation is not None and isinstance(network, TruncatesStyles):
         return network.truncated(latents.to(gan.device), labels, truncation.psi, truncation.cutoff)

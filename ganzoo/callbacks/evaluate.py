@@ -54,8 +54,9 @@ class Evaluate(FilesOverTime):
             protocol: Preset: torch-fidelity, studiogan, nvidia, clean-fid, mimicry, quick or digits.
             num: Samples; none: as many as the preset says.
             metrics: What to measure: fd (Frechet distance), kd (kernel distance), is (inception score), prdc
-                (precision, recall, density, coverage); none: what the preset is for.
-            extractor: The network whose features are compared; none: the preset's.
+                (precision, recall, density, coverage), intra-fd (within classes), ppl (path length), or, of pixels
+                alone, swd (sliced Wasserstein distance), ms-ssim (similarity of pairs); none: what the preset is for.
+            extractor: The network whose features are compared; none: the preset's, unless pixels alone are.
             options: Other choices of the protocol, such as seed or kid_subset_size, in place of the preset's.
             batch_size: How many images at a time.
             max_seconds: Longest time of an evaluation; one that takes longer is given up, with no score.
@@ -64,14 +65,16 @@ class Evaluate(FilesOverTime):
         preset = presets.preset(protocol)
         self.protocol = presets.changed(preset.protocol, {**(options or {}), "num": num})
         self.metrics = presets.chosen(metrics, preset)
-        self.extractor: Extractor = build(extractor or preset.extractor)
+        self.extractor: Extractor | None = None
+        if presets.needs_extractor(self.metrics):
+            self.extractor = build(extractor or preset.extractor)
         self._evaluation: Evaluation | None = None
         self._said, self._is_logged = set[str](), False
 
     @property
     def title(self) -> str:
         """Of its folder: what it measures, by which features."""
-        return "-".join([self.extractor.name, *self.metrics])
+        return "-".join([*([self.extractor.name] if self.extractor else []), *self.metrics])
 
     @property
     def state_key(self) -> str:
@@ -85,9 +88,10 @@ class Evaluate(FilesOverTime):
             raise UserError("Evaluate compares samples with real images: train on a data module such as ImageFolder.")
         reference.check(self._data)
         if sum(isinstance(other, Evaluate) and other.title == self.title for other in callbacks_of(trainer)) > 1:
+            seen = f"in the features of {self.extractor.name}" if self.extractor else "of the pixels"
             raise UserError(
-                f"Two of the callbacks Evaluate measure {', '.join(self.metrics)} in the features of "
-                f"{self.extractor.name}, so their scores would have the same name in the log: leave one out."
+                f"Two of the callbacks Evaluate measure {', '.join(self.metrics)} {seen}, so their scores would have "
+                "the same name in the log: leave one out."
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -108,12 +112,13 @@ class Evaluate(FilesOverTime):
             try:
                 self._evaluation = Evaluation(
                     self.protocol,
-                    self.extractor.to(gan.device),
+                    self.extractor.to(gan.device) if self.extractor else None,
                     reference.with_split(self._data, self.protocol.split),
                     metrics=self.metrics,
                     batch_size=self.batch_size,
                     report=lambda text: progress.aside(f"evaluating: {text}") if progress else None,
                 )
+                self._evaluation.check(gan)
             except Exception as error:
                 failure = _sentence(error)
         if self._failed(trainer, failure) or self._evaluation is None:
@@ -133,7 +138,7 @@ class Evaluate(FilesOverTime):
                 own = evaluation.collect(
                     gan, rank=trainer.global_rank, world=trainer.world_size, max_seconds=self.max_seconds
                 )
-                failure = self._too_late(trainer, own)
+                failure = self._too_late(trainer, own, evaluation.protocol.num)
             except Exception as error:
                 failure = _sentence(error)
         if self._failed(trainer, failure) or own is None:
@@ -176,8 +181,8 @@ class Evaluate(FilesOverTime):
                 _log_protocol(logger, list(scores), evaluation.protocol.label)
             self._is_logged = True
 
-    def _too_late(self, trainer: L.Trainer, own: Collected) -> str | None:
-        num, joint = self.protocol.num, own.num * trainer.world_size
+    def _too_late(self, trainer: L.Trainer, own: Collected, num: int) -> str | None:
+        joint = own.num * trainer.world_size
         if joint > num - trainer.world_size:
             return None
         return (

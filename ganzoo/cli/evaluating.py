@@ -20,12 +20,14 @@ from ganzoo.config import build
 from ganzoo.data.files import open_files
 from ganzoo.data.folder import ImageFolder
 from ganzoo.errors import UserError
-from ganzoo.metrics import record, reference
+from ganzoo.metrics import presets, record, reference
 from ganzoo.metrics.evaluation import Evaluation
 from ganzoo.metrics.extractors.base import Extractor
 from ganzoo.metrics.record import Record
 
 if TYPE_CHECKING:
+    import torch
+
     from ganzoo.data import ImageData
 
 _COMMAND = "ganzoo evaluate"
@@ -37,12 +39,14 @@ def evaluate(order: Order) -> int:
     imports = order.against.imports
     trust.import_modules(imports)
     models = _checkpoints(order) if is_model(order.target) else []
-    made = None if models else _images(order.target, order.options.image_size)
+    made = None if models else _images(order.target, order)
     data = _reference(order, models, made)
     line = Line()
+    where = device(order.options.device)
+    extractor = _extractor(order)
     evaluation = Evaluation(
         order.protocol,
-        _extractor(order).to(device(order.options.device)),
+        extractor.to(where) if extractor else None,
         data,
         metrics=order.metrics,
         batch_size=order.options.batch_size,
@@ -51,7 +55,7 @@ def evaluate(order: Order) -> int:
     if made is not None:
         records = [_of_images(evaluation, made, order.target)]
     else:
-        records = [_of_model(evaluation, path, order, imports) for path in models]
+        records = [_of_model(evaluation, path, order, where) for path in models]
     line.clear()
     for remark in evaluation.remarks(records[0].protocol.num):
         print(f"note: {remark}", file=sys.stderr)
@@ -61,8 +65,8 @@ def evaluate(order: Order) -> int:
     return 0
 
 
-def _of_model(evaluation: Evaluation, path: Path, order: Order, imports: Sequence[str]) -> Record:
-    gan = checkpoint.load_model(path, imports).to(evaluation.extractor.device)
+def _of_model(evaluation: Evaluation, path: Path, order: Order, where: torch.device) -> Record:
+    gan = checkpoint.load_model(path, order.against.imports).to(where)
     collected = evaluation.collect(gan, max_seconds=order.options.max_seconds)
     protocol = replace(evaluation.protocol, num=collected.num)
     hashes, facts = record.describe(gan)
@@ -101,8 +105,8 @@ def _reference(order: Order, models: Sequence[Path], made: ImageData | None) -> 
     named = against.arguments[0].partition("=")[2] if against.arguments else ""
     if against.arguments and Path(named).exists():
         if shape is None:
-            return _images(Path(named), order.options.image_size)
-        return _folder(Path(named), shape[1:], gray=shape[0] == 1)
+            return _images(Path(named), order)
+        return _folder(Path(named), shape[1:], order, gray=shape[0] == 1)
     words = [f"--data{word.removeprefix('--against')}" for word in against.arguments]
     data = datasets.build(Request(words, against.configs, against.imports), _COMMAND)
     if shape is not None and tuple(data.shape[1:]) != shape[1:]:
@@ -113,25 +117,31 @@ def _reference(order: Order, models: Sequence[Path], made: ImageData | None) -> 
     return data
 
 
-def _images(path: Path, size: int | None) -> ImageData:
+def _images(path: Path, order: Order) -> ImageData:
     """Images of another program, at their own size: that of the first one."""
     from PIL import Image
 
     found = open_files(str(path))
     for _, reader, _ in found.read(lambda name: name == found.names[0]):
         with Image.open(io.BytesIO(reader())) as image:
-            return _folder(path, size or (image.height, image.width), gray=image.mode in ("1", "L", "I;16"))
+            size = order.options.image_size or (image.height, image.width)
+            return _folder(path, size, order, gray=image.mode in ("1", "L", "I;16"))
     raise UserError(f"There are no images in {path}: give a folder or an archive of some.")
 
 
-def _folder(path: Path, size: int | tuple[int, ...], *, gray: bool) -> ImageData:
+def _folder(path: Path, size: int | tuple[int, ...], order: Order, *, gray: bool) -> ImageData:
     """All images of a folder or archive; those of another size are cropped and resized, which their title tells."""
-    return ImageFolder(str(path), split=".", image_size=size, channels=1 if gray else 3, batch_size=1)
+    labels = "intra-fd" in order.metrics
+    return ImageFolder(str(path), split=".", image_size=size, channels=1 if gray else 3, batch_size=1, labels=labels)
 
 
-def _extractor(order: Order) -> Extractor:
-    """The one that was named, or the protocol's."""
+def _extractor(order: Order) -> Extractor | None:
+    """The one that was named, or the protocol's; none where pixels alone are compared."""
     words = list(order.extractor)
+    if not presets.needs_extractor(order.metrics):
+        if words:
+            raise UserError(f"{', '.join(order.metrics)} needs no extractor: leave {words[0].partition('=')[0]} out.")
+        return None
     if not words:
         preset: Extractor = build(order.preset.extractor)
         return preset

@@ -62,8 +62,7 @@ class Samples:
             yield quantize(samples, cast(Quantization, self.protocol.quantization), extremes=self._extremes)
 
     def _floats(self, numbers: range) -> Iterator[Tensor]:
-        labels = self._labels(numbers)
-        psi = self.protocol.truncation
+        labels = self.labels(numbers)
         found = sampling.batches(
             self.gan,
             self.network,
@@ -71,7 +70,7 @@ class Samples:
             labels,
             seed=self.protocol.seed,
             batch_size=self.batch_size,
-            truncation=None if psi is None else sampling.Truncation(psi),
+            truncation=self.truncation,
         )
         for samples in found:
             if samples.dim() != 4:
@@ -81,7 +80,14 @@ class Samples:
                 )
             yield samples
 
-    def _labels(self, numbers: range) -> Tensor | None:
+    @property
+    def truncation(self) -> sampling.Truncation | None:
+        """How samples are truncated."""
+        psi = self.protocol.truncation
+        return None if psi is None else sampling.Truncation(psi)
+
+    def labels(self, numbers: range) -> Tensor | None:
+        """Classes of the samples with these numbers, int64; None for an unconditional model."""
         seed, counts = self.protocol.seed, self.class_counts
         if not self.gan.num_classes or not len(numbers):
             return None

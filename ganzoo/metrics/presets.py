@@ -13,8 +13,21 @@ from ganzoo.config import Config, encode
 from ganzoo.errors import UserError
 from ganzoo.metrics.protocol import WORDS, Protocol
 
-#: What can be measured: Frechet and kernel distance, inception score, precision with recall, density and coverage.
-METRICS = ("fd", "kd", "is", "prdc")
+#: What can be measured, and what it is.
+METRICS = {
+    "fd": "Frechet distance: FID in Inception's features",
+    "kd": "kernel distance: KID in Inception's features",
+    "is": "inception score",
+    "prdc": "precision, recall, density and coverage",
+    "intra-fd": "Frechet distance within each class, on average",
+    "ppl": "perceptual path length of a model",
+    "swd": "sliced Wasserstein distance of patches; needs no extractor",
+    "ms-ssim": "similarity of pairs of samples; needs no extractor",
+}
+_COMMON = ("fd", "kd", "is", "prdc")
+
+#: Metrics that look at pixels alone.
+PIXELS = ("swd", "ms-ssim")
 
 _DOMAIN = "ganzoo.metrics.extractors.domain.Domain"
 _INCEPTION = "ganzoo.metrics.extractors.inception.Inception"
@@ -27,7 +40,7 @@ class Preset:
     about: str
     protocol: Protocol
     extractor: Config
-    metrics: tuple[str, ...] = METRICS
+    metrics: tuple[str, ...] = _COMMON
 
 
 def _inception(**options: Any) -> Config:
@@ -120,6 +133,11 @@ def chosen(given: Sequence[str] | None, preset: Preset) -> tuple[str, ...]:
         if name not in METRICS:
             raise UserError(f"There is no metric {name!r}; choose from {', '.join(METRICS)}.")
     return metrics
+
+
+def needs_extractor(metrics: Sequence[str]) -> bool:
+    """Whether any of these metrics is computed from features."""
+    return not set(metrics) <= set(PIXELS)
 
 
 def changed(protocol: Protocol, changes: Mapping[str, Any]) -> Protocol:

@@ -18,8 +18,21 @@ Weights = Literal["ema", "raw", "files"]
 BatchNorm = Literal["running", "standing", "batch", "files"]
 Labels = Literal["uniform", "data", "files"]
 Covariance = Literal["unbiased", "biased"]
+Space = Literal["z", "w"]
+Stretch = Literal["full", "end"]
 
-_CHOICES = {"weights": Weights, "batch_norm": BatchNorm, "labels": Labels, "covariance": Covariance}
+_CHOICES = {
+    "weights": Weights,
+    "batch_norm": BatchNorm,
+    "labels": Labels,
+    "covariance": Covariance,
+    "ppl_space": Space,
+    "ppl_sampling": Stretch,
+}
+_COUNTS = (
+    *("num", "is_splits", "kid_subsets", "kid_subset_size", "prdc_k"),
+    *("swd_images", "swd_patches", "swd_directions", "ssim_pairs"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,23 +54,32 @@ class Protocol:
     batch_norm: BatchNorm = "running"  #: statistics of batch normalization in the generator
     standing_batches: int = 0  #: with ``standing``: batches over which its statistics are gathered anew
     standing_size: int = 0  #: with ``standing``: the largest of these batches; sizes are drawn
-    truncation: float | None = None  #: psi; None: off
+    truncation: float | None = None  #: psi of styles, or the threshold of normal latents; None: off
     labels: Labels = "uniform"  #: where classes of a conditional model's samples come from
-    seed: int = 0  #: of the samples
+    seed: int = 0  #: of the samples, and of whatever scores draw: splits, subsets, pairs, patches, directions
     is_splits: int = 10
     is_shuffle: bool = True  #: whether splits are drawn; else they are runs of samples
-    kid_subsets: int = 100  #: drawn as torch-fidelity does, from the same numbers each time
+    kid_subsets: int = 100
     kid_subset_size: int = 1000
     prdc_k: int = 3
     covariance: Covariance = "unbiased"  #: divided by N - 1, or by N
+    swd_images: int = 4096  #: of either side at most, for the sliced Wasserstein distance; published: 16,384
+    swd_patches: int = 128  #: of an image at each level
+    swd_directions: int = 512
+    ssim_pairs: int = 1000  #: of samples, for MS-SSIM
+    ppl_space: Space = "z"  #: of the paths: latents, or styles
+    ppl_sampling: Stretch = "full"  #: where on a path its step is: anywhere, or at its end
+    ppl_epsilon: float = 1e-4  #: length of the step, as a share of the path
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
                 raise UserError(f"{name} was {getattr(self, name)!r}; choose one of {', '.join(get_args(kind))}.")
-        for name in ("num", "is_splits", "kid_subsets", "kid_subset_size", "prdc_k"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise UserError(f"{WORDS[name]} was {getattr(self, name)}; give 1 or more.")
+        if not 0 < self.ppl_epsilon <= 1:
+            raise UserError(f"{WORDS['ppl_epsilon']} was {self.ppl_epsilon:g}; give a share of the path, such as 1e-4.")
         if self.batch_norm == "standing" and (self.standing_batches < 1 or self.standing_size < 2):
             raise UserError(
                 f"Standing statistics over {self.standing_batches} batches of up to {self.standing_size} samples were "
@@ -66,8 +88,12 @@ class Protocol:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits that differ where any choice does; names are none where the content is known."""
+        """Twelve hexadecimal digits that differ where any choice does; names are none where the content is known.
+
+        Choices that came later count where they are not the default, so that records from before keep their id.
+        """
         content = {name: getattr(self, name) for name in _decisive(self)}
+        content = {name: value for name, value in content.items() if name not in _LATER or value != _LATER[name]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -86,7 +112,7 @@ class Protocol:
         Raises:
             UserError: It holds other choices than this version knows, or its id is not theirs.
         """
-        given = {key: value for key, value in state.items() if key != "id"}
+        given = _LATER | {key: value for key, value in state.items() if key != "id"}
         known = {field.name for field in fields(cls)}
         if given.keys() != known:
             odd = ", ".join(sorted(given.keys() ^ known))
@@ -122,6 +148,18 @@ WORDS = {
     "kid_subset_size": "The size of a subset of the kernel distance",
     "prdc_k": "The neighbour k of precision and recall",
     "covariance": "The divisor of the covariance",
+    "swd_images": "The number of images of the sliced Wasserstein distance",
+    "swd_patches": "The number of patches of an image",
+    "swd_directions": "The number of directions of the sliced Wasserstein distance",
+    "ssim_pairs": "The number of pairs of MS-SSIM",
+    "ppl_space": "The space of the paths",
+    "ppl_sampling": "The place of a step on its path",
+    "ppl_epsilon": "The length of a step on its path",
+}
+
+#: Choices that came when there were records already, with what those were measured by, if at all.
+_LATER: dict[str, Any] = {
+    field.name: field.default for field in fields(Protocol) if field.name.startswith(("swd_", "ssim_", "ppl_"))
 }
 
 

@@ -1,7 +1,8 @@
 """Statistics of real images, computed once: a folder in the cache, found by all that they depend on.
 
 The folder ``<GANZOO_CACHE>/references/<key>`` has ``moments.pt``, ``rows.npy`` (only if a score wanted the feature
-vectors themselves) and ``meta.json``. It is built beside its place and moved there when it is whole.
+vectors themselves), ``labels.npy`` (where there are labels) and ``meta.json``. It is built beside its place and moved
+there when it is whole.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo import files
+from ganzoo import files, streams
 from ganzoo.config import build
 from ganzoo.errors import UserError
-from ganzoo.metrics.collecting import Collected, Progress, collect
+from ganzoo.metrics.collecting import Collected, Needs, Progress, collect
 from ganzoo.metrics.extractors.base import Extractor
-from ganzoo.metrics.statistics import Moments
+from ganzoo.metrics.statistics import Moments, keyed
 
 FORMAT = 1
 
@@ -43,6 +44,9 @@ class Images(Protocol):
     def num_classes(self) -> int: ...
 
     @property
+    def class_names(self) -> list[str]: ...
+
+    @property
     def content_hash(self) -> str: ...
 
     @property
@@ -57,7 +61,12 @@ class Reference:
     split: str
     content_hash: str
     collected: Collected
-    class_counts: list[int]  #: images of each class; empty for data without labels
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Images of each class; empty for data without labels."""
+        labels = self.collected.labels
+        return [] if labels is None else torch.bincount(labels).tolist()
 
 
 def check(data: Any) -> None:
@@ -83,17 +92,43 @@ def open_or_build(
         progress: Is told how many images are done.
     """
     check(data)
-    key, folder = _key(data, extractor), files.cache_root() / "references"
-    place = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    if (found := _find(place, rows)) is None:
+    facts, folder = _key(data, extractor), files.cache_root() / "references"
+    place = folder / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    labelled = data.num_classes > 0
+    if (found := _find(place, rows, labelled)) is None:
         with files.one_at_a_time(folder, place.name, "another process that looks at the same images"):
-            if (found := _find(place, rows)) is None:
-                _build(data, extractor, place, key, rows, batch_size, progress)
-                found = _find(place, rows)
+            if (found := _find(place, rows, labelled)) is None:
+                _build(data, extractor, place, facts, rows, batch_size, progress)
+                found = _find(place, rows, labelled)
     if found is None:
         raise UserError(f"The statistics in {place} cannot be read: delete that folder.")
     title, split = title_of(data)
-    return Reference(title, split, data.content_hash, *found)
+    return Reference(title, split, data.content_hash, found)
+
+
+def unseen(data: Images, *, labels: bool) -> Reference:
+    """The reference for scores that compare no features of it.
+
+    Args:
+        data: The images.
+        labels: Whether labels are needed, where there are some.
+    """
+    assert data.num is not None
+    found = labels_of(data) if labels and data.num_classes else None
+    return Reference(*title_of(data), data.content_hash, Collected(data.num, labels=found))
+
+
+def labels_of(data: Images) -> Tensor:
+    """The classes of all images, (N,) int64."""
+    return torch.cat([labels for _, labels in _labelled(data, 1024) if labels is not None])
+
+
+def drawn(data: Images, num: int, *, seed: int) -> Tensor:
+    """Up to ``num`` of the images, uint8 (n, C, H, W): a keyed draw, of which fewer are the first ones."""
+    assert data.num is not None
+    order = np.argsort(keyed(streams.key(seed, "pixels"), np.arange(data.num)), kind="stable")[:num]
+    found: Tensor = data.dataset[order].data
+    return found
 
 
 def title_of(data: Any) -> tuple[str, str]:
@@ -130,7 +165,6 @@ def _key(data: Images, extractor: Extractor) -> dict[str, Any]:
         "format": FORMAT,
         "content": data.content_hash,
         "shape": list(data.shape),
-        "labels": data.num_classes,
         "extractor": extractor.name,
         "weights": extractor.weights_hash,
         "resize": extractor.resize,
@@ -142,24 +176,25 @@ def _build(
     data: Images,
     extractor: Extractor,
     place: Path,
-    key: dict[str, Any],
+    facts: dict[str, Any],
     rows: bool,
     batch_size: int,
     progress: Progress | None,
 ) -> None:
-    counts = np.zeros(data.num_classes, np.int64)
-
-    def images() -> Iterator[Tensor]:
-        for pixels, labels in _labelled(data, batch_size):
-            if labels is not None:
-                counts[:] += np.bincount(labels.numpy(), minlength=len(counts))
-            yield pixels
-
     assert data.num is not None
     print(
         f"{title_of(data)[0]}: features of {data.num:,} images by {extractor.name}, kept in the cache", file=sys.stderr
     )
-    collected = collect(images(), extractor, limit=data.num, rows=rows, logits=False, progress=progress)
+    needs = Needs(moments=True, rows=rows)
+    labels = list[Tensor]()
+
+    def images() -> Iterator[Tensor]:
+        for pixels, found in _labelled(data, batch_size):
+            labels.extend([] if found is None else [found])
+            yield pixels
+
+    collected = collect(images(), extractor, needs, limit=data.num, progress=progress)
+    assert collected.moments is not None
     half = place.with_name(f"{place.name}.partial")
     shutil.rmtree(half, ignore_errors=True)  # left by a build that was killed
     try:
@@ -167,8 +202,10 @@ def _build(
         torch.save(collected.moments.state(), half / "moments.pt")
         if collected.rows is not None:
             np.save(half / "rows.npy", collected.rows.numpy())
+        if labels:
+            np.save(half / "labels.npy", torch.cat(labels).numpy())
         with files.atomic(half / "meta.json", "w") as file:
-            file.write(json.dumps({"key": key, "num": collected.num, "class_counts": counts.tolist()}, indent=1))
+            file.write(json.dumps({"key": facts, "num": collected.num}, indent=1))
         shutil.rmtree(place, ignore_errors=True)  # it is damaged, or lacks the rows
         os.replace(half, place)
     except OSError as error:
@@ -180,14 +217,17 @@ def _build(
         shutil.rmtree(half, ignore_errors=True)
 
 
-def _find(place: Path, rows: bool) -> tuple[Collected, list[int]] | None:
+def _find(place: Path, rows: bool, labelled: bool) -> Collected | None:
     """What is in the cache, if it is whole and has what is needed."""
     try:
         meta = json.loads((place / "meta.json").read_text())
         moments = Moments.from_state(torch.load(place / "moments.pt", weights_only=True))
         kept = torch.from_numpy(np.load(place / "rows.npy")) if rows else None
+        labels = torch.from_numpy(np.load(place / "labels.npy")) if labelled else None
         if moments.num != meta["num"] or (kept is not None and kept.shape != (moments.num, moments.dim)):
             return None
-        return Collected(moments, kept), [int(count) for count in meta["class_counts"]]
+        if labels is not None and labels.shape != (moments.num,):
+            return None
+        return Collected(moments.num, moments, kept, labels=labels)
     except Exception:  # a damaged file can make a reader fail in any way; it is built anew
         return None

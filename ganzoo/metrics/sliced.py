@@ -104,11 +104,7 @@ def pyramid(images: Tensor) -> list[Tensor]:
     Raises:
         UserError: When the images are smaller than a patch.
     """
-    if min(images.shape[-2:]) < _SIDE:
-        raise UserError(
-            f"Images of {images.shape[-2]}x{images.shape[-1]} pixels are smaller than a patch of the sliced "
-            f"Wasserstein distance, {_SIDE}x{_SIDE} pixels: choose another score."
-        )
+    check(*images.shape[-2:])
     levels = []
     while min(images.shape[-2:]) >= 2 * _COARSEST and not (images.shape[-2] % 2 or images.shape[-1] % 2):
         small = _blurred(images, 1.0)[..., ::2, ::2]
@@ -117,6 +113,19 @@ def pyramid(images: Tensor) -> list[Tensor]:
         levels.append(images - _blurred(zeros, 2.0))
         images = small
     return [*levels, images]
+
+
+def check(height: int, width: int) -> None:
+    """Refuse images that are smaller than a patch.
+
+    Raises:
+        UserError: They are.
+    """
+    if min(height, width) < _SIDE:
+        raise UserError(
+            f"Images of {height}x{width} pixels are smaller than a patch of the sliced Wasserstein distance, "
+            f"{_SIDE}x{_SIDE} pixels: choose another score."
+        )
 
 
 def _blurred(images: Tensor, gain: float) -> Tensor:
@@ -143,6 +152,15 @@ def _sliced(first: Tensor, second: Tensor, directions: int, seed: int) -> float:
 
 def _normalized(patches: Tensor) -> Tensor:
     """(P, 49 C): each channel has mean 0 and deviation 1 over patches and pixels; a constant channel is 0."""
-    mean = patches.double().mean((0, 2), keepdim=True)
-    std = patches.double().std((0, 2), keepdim=True, correction=0)
-    return ((patches - mean.float()) / std.float().clamp_min(1e-8)).flatten(1)
+    mean = _mean(patches)
+    std = _mean(patches, mean).sqrt()
+    return patches.sub(mean.float()).div_(std.float().clamp_min(1e-8)).flatten(1)
+
+
+def _mean(patches: Tensor, center: Tensor | None = None) -> Tensor:
+    """The mean (1, C, 1), or the mean square about a center, in float64 of a piece at a time."""
+    total = torch.zeros(1, patches.shape[1], 1, dtype=torch.float64)
+    for piece in torch.split(patches, 65_536):
+        values = piece.double() if center is None else piece.double().sub_(center).square_()
+        total += values.sum((0, 2), keepdim=True)
+    return total / (len(patches) * patches.shape[2])

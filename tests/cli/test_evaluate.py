@@ -127,7 +127,7 @@ def test_a_time_limit_is_in_the_record(run: Path) -> None:
         ([], "There is nothing to evaluate: give a run, a checkpoint or a folder of images."),
         (["nowhere"], "nowhere does not exist: give a run, a checkpoint or a folder of images."),
         (["RUN", "--protocol", "fid"], "There is no protocol 'fid'; choose one of torch-fidelity, studiogan, nvidia"),
-        (["RUN", "--metrics", "fid"], "There is no metric 'fid'; choose from fd, kd, is, prdc."),
+        (["RUN", "--metrics", "fid"], "There is no metric 'fid'; choose from fd, kd, is, prdc, intra-fd, ppl, swd, ms-ssim."),
         (["RUN", "--nmu", "3"], "There is no option --nmu: did you mean --num?"),
         (["RUN", "--set", "sede=1"], "--set sede=1 names no choice of a protocol: did you mean seed?"),
         (["RUN", "--set", "seed=x"], "--set seed=x was given, but seed is a number"),

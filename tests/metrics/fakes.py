@@ -48,6 +48,7 @@ class Bytes:
         self.images, self.labels = images, labels
         self.shape, self.num = tuple(images.shape[1:]), len(images)
         self.num_classes = 0 if labels is None else int(labels.max()) + 1
+        self.class_names = [f"class {i}" for i in range(self.num_classes)]
         self.content_hash = hashlib.sha256(images.numpy().tobytes()).hexdigest()
         self.dataset = self
 

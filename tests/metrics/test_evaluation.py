@@ -87,7 +87,7 @@ def test_a_set_and_itself() -> None:
 
 def test_the_protocol_learns_what_it_was_used_with() -> None:
     real = Bytes(normal_bytes(60, 120, 20))
-    evaluation = Evaluation(SMALL, Corner(weights_hash="f" * 64, resize="clean"), real)
+    evaluation = Evaluation(SMALL, Corner(weights_hash="f" * 64, resize="clean"), real, metrics=ALL)
     bound = evaluation.protocol
     assert (bound.extractor, bound.extractor_hash, bound.resize) == ("corner-3", "f" * 64, "clean")
     assert (bound.reference, bound.split, bound.reference_num) == ("Bytes, 2x2", "train", 60)
@@ -158,7 +158,7 @@ def follows_the_data(draw: Callable[[GAN, Protocol, list[int]], Tensor]) -> None
 
 
 def labels_of(gan: GAN, protocol: Protocol, counts: list[int]) -> Tensor:
-    found = Samples(gan, protocol, class_counts=counts)._labels(range(4000))
+    found = Samples(gan, protocol, class_counts=counts).labels(range(4000))
     assert found is not None
     return found
 
@@ -169,7 +169,7 @@ def test_labels_follow_the_data_where_the_protocol_wants_that() -> None:
     kills(follows_the_data, lambda gan, protocol, counts: labels_of(gan, protocol, counts[::-1]))
     gan, protocol = linear(num_classes=4), replace(SMALL, labels="data")
     whole = labels_of(gan, protocol, [1, 2, 3, 4])
-    part = Samples(gan, protocol, class_counts=[1, 2, 3, 4])._labels(range(100, 120))
+    part = Samples(gan, protocol, class_counts=[1, 2, 3, 4]).labels(range(100, 120))
     assert torch.equal(part, whole[100:120])
 
 

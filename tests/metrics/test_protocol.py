@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -38,6 +40,13 @@ OTHER: dict[str, Any] = {
     "kid_subset_size": 50,
     "prdc_k": 5,
     "covariance": "biased",
+    "swd_images": 16_384,
+    "swd_patches": 64,
+    "swd_directions": 128,
+    "ssim_pairs": 10_000,
+    "ppl_space": "w",
+    "ppl_sampling": "end",
+    "ppl_epsilon": 1e-3,
 }
 
 
@@ -69,6 +78,18 @@ def test_every_difference_is_a_sentence(name: str) -> None:
     assert sentence.startswith(protocol.WORDS[name]) and sentence.endswith(".")
 
 
+def test_choices_that_came_later_leave_older_records_their_id() -> None:
+    """The id and the state of a record from before sliced Wasserstein, MS-SSIM and path length could be chosen."""
+    state = Protocol("digits", num=1000, kid_subsets=20, kid_subset_size=500).state()
+    older = {name: value for name, value in state.items() if not name.startswith(("swd_", "ssim_", "ppl_"))}
+    content = {name: value for name, value in older.items() if name not in ("name", "id")}
+    known = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    assert known == state["id"]
+    assert Protocol.from_state(older) == Protocol.from_state(state)
+    with pytest.raises(UserError, match=r"does not fit this version of ganzoo \(seed\)"):
+        Protocol.from_state({name: value for name, value in older.items() if name != "seed"})
+
+
 def test_differences_show_both_sides() -> None:
     one, two = Protocol(num=50_000, weights="ema"), Protocol(num=10_000, weights="raw", truncation=0.5)
     assert differences(one, two) == [
@@ -92,6 +113,8 @@ def test_a_state_is_read_again_and_never_after_a_change() -> None:
     [
         ({"weights": "best"}, "weights was 'best'; choose one of ema, raw, files"),
         ({"num": 0}, "The number of samples was 0"),
+        ({"ppl_space": "v"}, "ppl_space was 'v'; choose one of z, w"),
+        ({"ppl_epsilon": 0.0}, "The length of a step on its path was 0; give a share of the path"),
         ({"batch_norm": "standing"}, "Standing statistics over 0 batches"),
     ],
 )
@@ -129,5 +152,5 @@ def test_presets_differ_and_unknown_ones_are_refused() -> None:
     assert len(full) == len(presets.PRESETS)
     with pytest.raises(UserError, match="no protocol 'fid'; choose one of torch-fidelity, studiogan"):
         presets.preset("fid")
-    with pytest.raises(UserError, match="no metric 'fid'; choose from fd, kd, is, prdc"):
+    with pytest.raises(UserError, match="no metric 'fid'; choose from fd, kd, is, prdc, intra-fd, ppl, swd, ms-ssim"):
         presets.chosen(["fid"], presets.preset("quick"))

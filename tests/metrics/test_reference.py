@@ -87,7 +87,7 @@ _key = reference._key
 
 def test_they_are_not_reused_for_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     is_never_reused(_key)
-    for number, name in enumerate(("content", "shape", "extractor", "weights", "resize", "labels")):
+    for number, name in enumerate(("content", "shape", "extractor", "weights", "resize")):
         monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / f"mutant-{number}"))
         kills(is_never_reused, without(name))
 
@@ -108,7 +108,24 @@ def test_labels_are_counted() -> None:
     labels = torch.tensor([0, 2, 2, 1, 2])
     found = reference.open_or_build(Bytes(IMAGES[:5], labels), Corner(), rows=False, batch_size=2)
     assert found.class_counts == [1, 1, 3]
-    assert reference.open_or_build(Bytes(IMAGES[:5], labels), Corner(), rows=False).class_counts == [1, 1, 3]
+    again = reference.open_or_build(Bytes(IMAGES[:5], labels), Corner(), rows=False)
+    assert again.class_counts == [1, 1, 3] and torch.equal(again.collected.labels, labels)
+
+
+def test_labels_are_added_where_they_are_needed() -> None:
+    labels, extractor = torch.arange(100) % 3, Corner()
+    data = [Bytes(IMAGES), Bytes(IMAGES, labels), Bytes(IMAGES, labels), Bytes(IMAGES)]
+    assert [seen(one, extractor) for one in data] == [100, 100, 0, 0]
+
+
+def test_a_draw_of_images() -> None:
+    """Without replacement, evenly from everywhere; fewer are the first ones, and another seed draws others."""
+    images = torch.arange(200, dtype=torch.uint8).view(200, 1, 1, 1)
+    drawn = reference.drawn(Bytes(images), 50, seed=3).flatten().tolist()
+    assert len(set(drawn)) == 50 and 60 < sum(drawn) / 50 < 140
+    assert reference.drawn(Bytes(images), 20, seed=3).flatten().tolist() == drawn[:20]
+    assert reference.drawn(Bytes(images), 50, seed=4).flatten().tolist() != drawn
+    assert sorted(reference.drawn(Bytes(images), 500, seed=3).flatten().tolist()) == list(range(200))
 
 
 @pytest.mark.parametrize("name", ["moments.pt", "rows.npy", "meta.json"])

@@ -71,8 +71,22 @@ class Extractor(Configurable):
         with exact(self.device):
             return self.extract(images.to(self.device, non_blocking=True))
 
+    @torch.no_grad()
+    def unrounded(self, images: Tensor) -> Features:
+        """Features of images that never became bytes, for changes that are smaller than a level.
+
+        Args:
+            images: float32 (N, C, H, W), bytes but for the rounding: 0 to 255.
+        """
+        self.load()
+        with exact(self.device):
+            return self.extract(_with_channels(images, self.channels, self.name).to(self.device))
+
     def extract(self, images: Tensor) -> Features:
-        """Features of uint8 images (N, C, H, W) that are on the device and have the network's channels."""
+        """Features of images (N, C, H, W) that are on the device and have the network's channels.
+
+        They are uint8, or float32 of the same range (:meth:`unrounded`).
+        """
         raise NotImplementedError
 
     def score_name(self, kind: str) -> str:
@@ -122,6 +136,10 @@ def as_input(images: Tensor, channels: int | None, name: str) -> Tensor:
             f"The extractor {name} was given {kind} of shape {tuple(images.shape)}, but it takes uint8 images "
             "(N, C, H, W) of the range 0 to 255: make them of samples in [-1, 1] with ganzoo.metrics.pixels.quantize."
         )
+    return _with_channels(images, channels, name)
+
+
+def _with_channels(images: Tensor, channels: int | None, name: str) -> Tensor:
     given = images.shape[1]
     if channels is None or given == channels:
         return images

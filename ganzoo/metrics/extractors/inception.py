@@ -36,7 +36,7 @@ class Inception(Extractor):
     Scores are called ``fid``, ``kid``, ... with the published weights; with any others ``fd/inception-<hash>``.
     """
 
-    published_name: ClassVar[dict[str, str]] = {"fd": "fid", "kd": "kid"} | {
+    published_name: ClassVar[dict[str, str]] = {"fd": "fid", "kd": "kid", "intra-fd": "intra-fid"} | {
         kind: kind for kind in ("is", "precision", "recall", "density", "coverage")
     }
     num_features = 2048
