@@ -1,0 +1,137 @@
+"""Recipes of the residual networks, and of what is compared with them: three cycles of the command on real data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from ganzoo.checkpoint import load_model
+from ganzoo.cli import main
+from tests.test_resume import same
+
+ROOT = Path(__file__).parents[2]
+
+RESNET = [f"--model.{name} 6" for name in ("generator_width", "discriminator_width")]
+RESNET += [f"--model.{name} 12" for name in ("generator_max_width", "discriminator_max_width")]
+
+#: Each recipe, with the options that make its networks narrow.
+RECIPES: dict[str, list[str]] = {
+    "wgan_gp": RESNET,
+    "wgan_gp_studiogan": RESNET,
+    "dragan": RESNET,
+    "sngan": RESNET,
+    "sngan_cond": RESNET,
+    "dcgan_cifar": ["--model.width 4"],
+    "lsgan": ["--model.width 4"],
+}
+
+#: Saves what each process of a run has in the end.
+KEEP = """
+import torch
+from ganzoo.parts import Part
+
+class Keep(Part):
+    '''Saves the state of each process after each turn.'''
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def after_step(self, turn):
+        torch.save(turn.gan.state_dict(), f"rank-{turn.gan.global_rank}.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pictures of each class of cifar10-jpeg."""
+    source = Path(os.environ.get("GANZOO_DATA", "nowhere")) / "cifar10-jpeg.tar.xz"
+    if not source.is_file():
+        pytest.skip("GANZOO_DATA names no folder with cifar10-jpeg.tar.xz")
+    folder = tmp_path_factory.mktemp("pictures")
+    with tarfile.open(source) as archive:
+        for member in archive:
+            path = Path(member.name)
+            if member.isfile() and path.parent.parent.name == "test" and int(path.stem) < 3:
+                target = folder / "train" / path.parent.name / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.extractfile(member) as picture, open(target, "wb") as file:
+                    shutil.copyfileobj(picture, file)
+            elif path.parts[-2:-1] == ("train",) and list(folder.rglob("*.jpg")):
+                break  # the test set comes first or last; what follows is not needed
+    assert len(list(folder.rglob("*.jpg"))) == 30
+    return folder
+
+
+def arguments(name: str, pictures: Path, *more: str) -> list[str]:
+    """The recipe at batch 4 on these pictures, three cycles."""
+    options = ["--data ImageFolder", f"--data.path {pictures}", "--data.split train", "--data.batch_size 4"]
+    options += ["--samples.num 4", "--trainer.max_steps 3", "--trainer.accelerator cpu", *RECIPES[name], *more]
+    return ["fit", "--config", f"{name}.yaml", *" ".join(options).split()]
+
+
+def content(run: str) -> dict:
+    return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(name, pictures, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments(name, pictures), "--run_dir", "whole"]) == 0
+    assert main([*arguments(name, pictures), "--run_dir", "parts", "--trainer.max_steps", "1"]) == 0
+    first = content("parts")["state_dict"]
+    assert main(["fit", "--resume", "parts", "--trainer.max_steps", "3"]) == 0
+    whole, parts = content("whole"), content("parts")
+    clock = whole["ganzoo"]["clock"]
+    assert clock["g_turns"] == clock["cycles"] == 3
+    assert clock["images"] == 4 * clock["d_turns"] > 0
+    for key in ("state_dict", "optimizer_states", "ganzoo"):
+        same({k: v for k, v in whole[key].items() if k != "config"} if key == "ganzoo" else whole[key], parts[key])
+    moved = [k for k, v in whole["state_dict"].items() if v.is_floating_point() and not torch.equal(v, first[k])]
+    assert {k.partition(".")[0] for k in moved} >= {"generator", "discriminator"}
+    assert all(v.isfinite().all() for v in whole["state_dict"].values() if v.is_floating_point())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_mixed_precision(name, pictures, tmp_path, monkeypatch) -> None:
+    """It trains in bfloat16, keeps weights in single precision, and is not the run in single precision."""
+    monkeypatch.chdir(tmp_path)
+    states = []
+    for precision in ("32-true", "bf16-mixed"):
+        assert main([*arguments(name, pictures, f"--trainer.precision {precision}"), "--run_dir", precision]) == 0
+        states.append(content(precision)["state_dict"])
+    for network in ("generator", "discriminator"):
+        single, half = (
+            torch.cat([v.flatten() for k, v in state.items() if k.startswith(f"{network}.") and v.dim() > 1])
+            for state in states
+        )
+        assert half.dtype == torch.float32
+        assert half.isfinite().all()
+        assert 0 < (single - half).norm() < 0.2 * single.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_processes(name, pictures, tmp_path) -> None:
+    """Both have the same in the end, and it can be sampled; with batch normalization it is not what one would have."""
+    (tmp_path / "keep.py").write_text(KEEP)
+    more = ["--config", "ddp.yaml", "--trainer.devices", "2", "--model.parts+=keep.Keep", "--import", "keep"]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ganzoo", *arguments(name, pictures), *more, "--run_dir", "run"]
+    command += ["--trainer.accelerator", "cpu"]  # behind the overlay's
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
+    same(first, second)
+    saved = content(str(tmp_path / "run"))["state_dict"]
+    same({k: v for k, v in saved.items() if "running" in k}, {k: v for k, v in first.items() if "running" in k})
+    samples = load_model(tmp_path / "run").sample(2)
+    assert samples.isfinite().all()
+    assert samples.abs().max() <= 1
