@@ -119,7 +119,7 @@ def test_mixed_precision(name, pictures, tmp_path, monkeypatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_two_processes(name, pictures, tmp_path) -> None:
+def test_two_processes(name, pictures, tmp_path, monkeypatch) -> None:
     """Both have the same in the end, and it can be sampled; with batch normalization it is not what one would have."""
     (tmp_path / "keep.py").write_text(KEEP)
     more = ["--config", "ddp.yaml", "--trainer.devices", "2", "--model.parts+=keep.Keep", "--import", "keep"]
@@ -132,6 +132,7 @@ def test_two_processes(name, pictures, tmp_path) -> None:
     same(first, second)
     saved = content(str(tmp_path / "run"))["state_dict"]
     same({k: v for k, v in saved.items() if "running" in k}, {k: v for k, v in first.items() if "running" in k})
-    samples = load_model(tmp_path / "run").sample(2)
+    monkeypatch.syspath_prepend(tmp_path)
+    samples = load_model(tmp_path / "run", ["keep"]).sample(2)
     assert samples.isfinite().all()
     assert samples.abs().max() <= 1
