@@ -19,8 +19,10 @@ COMMANDS = {
     "sample": ("ganzoo.cli.sample", "Draw images from a trained model."),
     "ablate": ("ganzoo.cli.ablate", "Compare variations of a recipe, with the same seeds."),
     "evaluate": ("ganzoo.cli.evaluate", "Score a model by a protocol: FID, KID, IS, precision and recall."),
+    "validate": ("ganzoo.cli.validate", "Measure a checkpoint as the evaluation of its run does."),
     "diagnose": ("ganzoo.cli.diagnose", "Name what goes wrong in a run."),
     "extractor": ("ganzoo.cli.extractor", "Train a small classifier whose features scores compare."),
+    "suggest": ("ganzoo.cli.suggest", "Choose settings of a model by a published rule, and say why."),
     "list": ("ganzoo.cli.listing", "Show models, recipes, data sets and parts."),
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,16 +59,42 @@ def read(arguments: list[str]) -> Order | list[str]:
         return list(options.compare)
     if not options.target:
         raise UserError("There is nothing to evaluate: give a run, a checkpoint or a folder of images.")
-    target = Path(options.target)
-    if not target.exists():
-        raise UserError(f"{target} does not exist: give a run, a checkpoint or a folder of images.")
-    if options.json and Path(options.json).exists() and not options.overwrite:
-        raise UserError(f"{options.json} exists already: give another --json, or add --overwrite.")
+    target = existing(options.target)
+    check_json(options)
     preset = presets.preset(options.protocol)
     metrics = presets.chosen(options.metrics.split(",") if options.metrics else None, preset)
     protocol = presets.changed(preset.protocol, {**_changes(options.set), "num": options.num})
     extractor = [*words, *groups["extractor"].arguments]
     return Order(target, groups["against"], extractor, preset, protocol, metrics, options)
+
+
+def existing(target: str) -> Path:
+    """What is to be measured.
+
+    Raises:
+        UserError: It is not there.
+    """
+    if not Path(target).exists():
+        raise UserError(f"{target} does not exist: give a run, a checkpoint or a folder of images.")
+    return Path(target)
+
+
+def check_json(options: argparse.Namespace) -> None:
+    """Refuse a place for records that is taken or cannot be written to, before anything is measured.
+
+    Raises:
+        UserError: It is.
+    """
+    if not options.json:
+        return
+    path = Path(options.json)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the name of a file to --json.")
+    if path.exists() and not options.overwrite:
+        raise UserError(f"{options.json} exists already: give another --json, or add --overwrite.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"Nothing can be written to {folder}: give another --json.")
 
 
 def is_model(path: Path) -> bool:
@@ -103,7 +131,8 @@ def _changes(given: list[str]) -> dict[str, Any]:
             changes[name] = value if kind is str else json.loads(value)
         except ValueError as error:
             raise UserError(f"--set {word} was given, but {name} is a number, or true or false.") from error
-        if kind is not str and kind is not type(changes[name]) and name != "truncation":
+        kinds = (int, float) if kind is float or name == "truncation" else (kind,)
+        if type(changes[name]) not in kinds:
             raise UserError(f"--set {word} was given, but {name} is like {getattr(Protocol(), name)}.")
     return changes
 
@@ -128,13 +157,15 @@ def _parser() -> ToolParser:
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     names = "\n".join(f"  {name:<15} {preset.about}" for name, preset in presets.PRESETS.items())
-    parser.epilog = f"protocols:\n{names}\n\n{_EXAMPLES}"
+    metrics = "\n".join(f"  {name:<15} {about}" for name, about in presets.METRICS.items())
+    choices = textwrap.fill(", ".join(CHOICES), 100, initial_indent="  ", subsequent_indent="  ")
+    parser.epilog = f"protocols:\n{names}\n\nmetrics:\n{metrics}\n\nchoices of --set:\n{choices}\n\n{_EXAMPLES}"
     add = parser.add_argument
     add("target", nargs="?", metavar="TARGET", help="a run, a .ckpt file, or a folder or archive of images")
     add("--protocol", default="quick", metavar="NAME", help="see below (%(default)s)")
     add("--num", type=int, help="samples; default: as the protocol says")
-    add("--metrics", metavar="M,M,...", help=f"of {', '.join(presets.METRICS)}; default: what the protocol is for")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="another choice of the protocol: seed=1")
+    add("--metrics", metavar="M,M,...", help="see below; default: what the protocol is for")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="another choice: seed=1, truncation=0.7")
     add("--all", action="store_true", help="every checkpoint of the run, instead of the last one")
     add("--json", metavar="FILE", help="write the records: scores, protocol and hashes")
     add("--overwrite", action="store_true", help="replace that file")
@@ -158,4 +189,5 @@ examples:
   ganzoo evaluate runs/quickstart-1 --protocol digits
   ganzoo evaluate runs/dcgan-1 --protocol torch-fidelity --all --json dcgan.json
   ganzoo evaluate made/ --against real/ --protocol clean-fid
+  ganzoo evaluate made/ --against real/ --metrics swd
   ganzoo evaluate --compare dcgan.json sngan.json"""

@@ -33,9 +33,18 @@ if TYPE_CHECKING:
 _COMMAND = "ganzoo evaluate"
 
 
-def evaluate(order: Order) -> int:
-    """Measure what a command line asks for; returns the exit code."""
+def evaluate(*orders: Order) -> int:
+    """Measure what a command line asks for, in one file; returns the exit code."""
     quiet.silence()
+    found = [measure(order) for order in orders]
+    if path := orders[0].options.json:
+        record.save([one for records in found for one in records], path)
+    print("\n\n".join(f"Protocol {records[0].protocol.label}\n\n{record.table(records)}" for records in found))
+    return 0
+
+
+def measure(order: Order) -> list[Record]:
+    """The records of every model or folder that is asked for."""
     imports = order.against.imports
     trust.import_modules(imports)
     models = _checkpoints(order) if is_model(order.target) else []
@@ -59,10 +68,7 @@ def evaluate(order: Order) -> int:
     line.clear()
     for remark in evaluation.remarks(records[0].protocol.num):
         print(f"note: {remark}", file=sys.stderr)
-    if order.options.json:
-        record.save(records, order.options.json)
-    print(f"Protocol {records[0].protocol.label}\n\n{record.table(records)}")
-    return 0
+    return records
 
 
 def _of_model(evaluation: Evaluation, path: Path, order: Order, where: torch.device) -> Record:

@@ -154,11 +154,13 @@ class Evaluation:
 
     def remarks(self, num: int) -> list[str]:
         """What should be known about scores of so many samples."""
-        real = self.reference.collected
-        if "fd" not in self.metrics or real.moments is None:
-            return []
-        note = frechet.rank_note(real.moments.dim, num, real.num)
-        return [note] if note else []
+        real, notes = self.reference.collected, list[str | None]()
+        if real.moments is not None and "fd" in self.metrics:
+            notes.append(frechet.rank_note(real.moments.dim, num, real.num))
+        if real.moments is not None and self.needs.labels:
+            each = frechet.rank_note(real.moments.dim, num // self.data.num_classes, *self.reference.class_counts)
+            notes.append(each and f"Of each class: {each}")
+        return [note for note in notes if note]
 
     def _name(self, kind: str) -> str:
         assert self.extractor is not None

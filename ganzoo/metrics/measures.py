@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -72,9 +73,11 @@ def _frechet(real: Collected, fake: Collected, protocol: Protocol) -> dict[str, 
 
 def _intra_class(real: Collected, fake: Collected, protocol: Protocol) -> dict[str, Score]:
     assert real.rows is not None and fake.rows is not None and real.labels is not None and fake.labels is not None
-    value = frechet.intra_class(
-        *(fake.rows, fake.labels, real.rows, real.labels), unbiased=protocol.covariance == "unbiased"
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", frechet.RankWarning)  # it is a remark of the evaluation
+        value = frechet.intra_class(
+            *(fake.rows, fake.labels, real.rows, real.labels), unbiased=protocol.covariance == "unbiased"
+        )
     return {"intra-fd": Score(value)}
 
 

@@ -41,8 +41,8 @@ def main(folder: Path, devices: int, scenario: str) -> None:
     extractor = OnRankOne() if scenario == "memory" else Corner()
     gan = tiny(0.4)
     evaluate = Evaluate(
-        0.1, "digits", num=41, extractor=extractor, batch_size=8, metrics=["fd", "kd", "is", "prdc"],
-        options={"kid_subsets": 3, "kid_subset_size": 20, "is_splits": 2},
+        0.1, "digits", num=41, extractor=extractor, batch_size=8, metrics=["fd", "kd", "is", "prdc", "ppl", "swd"],
+        options={"kid_subsets": 3, "kid_subset_size": 20, "is_splits": 2, "swd_images": 30, "ppl_epsilon": 0.01},
     )  # fmt: skip
     callbacks = [evaluate, Log(0.1), Checkpoint(0.2, monitor="eval/fd/corner-3")]
     run(gan, folder, callbacks, data=Data(), devices=devices)

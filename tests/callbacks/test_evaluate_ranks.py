@@ -26,8 +26,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_scores_of_two_ranks_are_those_of_one(tmp_path: Path) -> None:
     (one,), _ = start(tmp_path / "1", 1)
     two, _ = start(tmp_path / "2", 2)
-    assert one == f"400 {80 + 4 * 41}"  # the reference, and each sample once
-    assert two == [f"400 {4 * 20}", f"400 {4 * 21}"]
+    assert one == f"400 {80 + 4 * 3 * 41}"  # the reference, each sample, and both ends of a step
+    assert two == [f"400 {4 * 3 * 20}", f"400 {4 * 3 * 21}"]
     name = next((tmp_path / "1" / "evaluations").iterdir()).name
     for images in (100, 200, 300, 400):
         first, second = (
@@ -38,7 +38,7 @@ def test_scores_of_two_ranks_are_those_of_one(tmp_path: Path) -> None:
             assert second.scores[key].value == pytest.approx(score.value, rel=1e-3, abs=1e-3), key
     for a, b in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):
         keys = [key for key in a if key.startswith("eval/")]
-        assert len(keys) == 7
+        assert len(keys) == 10
         assert [float(b[key]) for key in keys] == pytest.approx([float(a[key]) for key in keys], rel=1e-3, abs=1e-3)
     best = [
         checkpoint.read(tmp_path / k / "checkpoints" / "best.ckpt")["ganzoo"]["clock"]["images"] for k in ("1", "2")

@@ -127,7 +127,10 @@ def test_a_time_limit_is_in_the_record(run: Path) -> None:
         ([], "There is nothing to evaluate: give a run, a checkpoint or a folder of images."),
         (["nowhere"], "nowhere does not exist: give a run, a checkpoint or a folder of images."),
         (["RUN", "--protocol", "fid"], "There is no protocol 'fid'; choose one of torch-fidelity, studiogan, nvidia"),
-        (["RUN", "--metrics", "fid"], "There is no metric 'fid'; choose from fd, kd, is, prdc, intra-fd, ppl, swd, ms-ssim."),
+        (
+            ["RUN", "--metrics", "fid"],
+            "There is no metric 'fid'; choose from fd, kd, is, prdc, intra-fd, ppl, swd, ms-ssim.",
+        ),
         (["RUN", "--nmu", "3"], "There is no option --nmu: did you mean --num?"),
         (["RUN", "--set", "sede=1"], "--set sede=1 names no choice of a protocol: did you mean seed?"),
         (["RUN", "--set", "seed=x"], "--set seed=x was given, but seed is a number"),
@@ -170,3 +173,97 @@ def test_resume_goes_on_with_the_scores(run: Path, tmp_path: Path) -> None:
     column = tables[0][0].split(",").index("eval/fd/digits-cnn")
     found = [[line.split(",")[column] for line in table[1:]] for table in tables]
     assert found[0] == found[1] and len(json.loads(f"[{','.join(found[0])}]")) == 3
+
+
+# ------------------------------------------------------------------ validate
+
+
+def test_validate_measures_what_the_run_measured(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At each checkpoint the record that training wrote there, but for what the file's own hash adds."""
+    assert main(["validate", str(run), "--all", "--json", "out.json", "--device", "cpu"]) == 0
+    for one in record.load("out.json"):
+        (kept,) = record.load(run / "evaluations" / "digits-cnn-fd" / f"kimg-{one.kimg:010.3f}.json")
+        assert one.protocol == kept.protocol and one.scores.keys() == kept.scores.keys()
+        assert one.scores["fd/digits-cnn"].value == pytest.approx(kept.scores["fd/digits-cnn"].value, rel=1e-6)
+    assert capsys.readouterr().out.count("\n| digits/kimg-") == 3
+
+
+def test_validate_takes_a_checkpoint_and_a_recipe_as_lightning_does(run: Path) -> None:
+    file = str(run / "checkpoints" / "kimg-000000.128.ckpt")
+    first = {"class_path": "Evaluate", "init_args": {"protocol": "digits", "num": 60}}
+    second = {"class_path": "Evaluate", "init_args": {"protocol": "digits", "num": 40, "metrics": ["prdc", "swd"]}}
+    Path("mine.yaml").write_text(json.dumps({"trainer": {"callbacks": [first, second]}}))
+    assert main(["validate", "--config", "mine.yaml", "--ckpt_path", file, "--json", "out.json"]) == 0
+    one, two = record.load("out.json")
+    (kept,) = record.load(run / "evaluations" / "digits-cnn-fd" / "kimg-000000.128.json")
+    assert one.scores["fd/digits-cnn"].value == pytest.approx(kept.scores["fd/digits-cnn"].value, rel=1e-6)
+    assert two.protocol.num == 40 and {"precision/digits-cnn", "swd", "swd/8"} < two.scores.keys()
+    assert main(["validate", file, "--json", "again.json"]) == 0
+    assert record.load("again.json")[0].scores == one.scores
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "There is nothing to validate: give a run, or --config RECIPE with --ckpt_path FILE."),
+        (["nowhere"], "nowhere does not exist"),
+        (["RUN", "--config", "dcgan.yaml"], "has no callback Evaluate, so it does not say what to measure: name a"),
+        (
+            ["alone.ckpt"],
+            "alone.ckpt is no run and lies in none, so nothing says what to measure: add --config RECIPE.",
+        ),
+        (["RUN", "--json", "taken"], "taken is a folder: give the name of a file to --json."),
+    ],
+)
+def test_mistakes_of_validate(
+    arguments: list[str], sentence: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("taken").mkdir()
+    Path("alone.ckpt").write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
+    capsys.readouterr()
+    assert sentence in refused(capsys, "validate", *(str(run) if word == "RUN" else word for word in arguments))
+
+
+# ------------------------------------------------------------------ without an extractor
+
+
+def test_two_folders_without_an_extractor(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels alone: nothing is opened or downloaded, also by a protocol whose extractor is not there."""
+    import urllib.request
+
+    monkeypatch.setattr(urllib.request, "urlopen", None)
+    monkeypatch.setenv("GANZOO_CACHE", str(Path("cache").absolute()))
+    generator = np.random.default_rng(0)
+    for name, num, mean in (("real", 50, 120), ("fake", 40, 90)):
+        Path(name).mkdir()
+        for i in range(num):
+            pixels = generator.normal(mean, 20, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(f"{name}/{i:03d}.png")
+    (one,) = evaluate("fake", "--against", "real", "--metrics", "swd,ms-ssim", "--protocol", "torch-fidelity")
+    assert one.scores.keys() == {"swd", "swd/32", "swd/16", "ms-ssim"} and one.protocol.extractor == ""
+    assert one.protocol.num == 40 and one.scores["swd"].value > 0
+    (same,) = evaluate("real", "--against", "real", "--metrics", "swd")
+    assert same.scores["swd"].value == 0
+    assert not (Path("cache") / "references").exists()
+    (model,) = evaluate(run, "--metrics", "swd", "--set", "swd_images=50")
+    assert model.protocol.num == 50 and model.scores.keys() == {"swd", "swd/8"}
+
+
+def test_classes_and_paths_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (one,) = evaluate(
+        run, "--protocol", "digits", "--num", "300", "--metrics", "intra-fd,ppl", "--set", "ppl_epsilon=1e-3"
+    )
+    assert one.scores.keys() == {"intra-fd/digits-cnn", "ppl/digits-cnn"}
+    assert all(score.value > 0 for score in one.scores.values()) and one.protocol.ppl_epsilon == 1e-3
+    capsys.readouterr()
+    assert "--extractor out" in refused(capsys, "evaluate", str(run), "--metrics", "swd", "--extractor", "digits-cnn")
+    sentence = refused(capsys, "evaluate", str(run), "--metrics", "ppl", "--set", "ppl_space=w", *DIGITS)
+    assert sentence.startswith("Paths between styles were asked for, but DCGAN has none")
+    assert main(["sample", str(run), "--num", "20", "--out", "made"]) == 0
+    capsys.readouterr()
+    images = ["evaluate", "made", "--against", "made", *DIGITS, "--metrics"]
+    assert (
+        refused(capsys, *images, "ppl")
+        == "The perceptual path length is of a model, and these are images: leave ppl out."
+    )
+    assert "labels are asked for, but made has none" in refused(capsys, *images, "intra-fd")

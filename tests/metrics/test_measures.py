@@ -163,6 +163,15 @@ def test_distance_within_classes() -> None:
     kills(of_each_class, of_all_at_once)
 
 
+def test_too_few_samples_of_a_class_are_remarked() -> None:
+    images = normal_bytes(240, 120, 20, shape=(1, 8, 8))
+    evaluation = Evaluation(SMALL, Corner(50), Bytes(images, LABELS), metrics=("fd", "intra-fd"))
+    (remark,) = evaluation.remarks(120)
+    assert remark.startswith("Of each class: A covariance of 50 features from 40 samples has rank 39")
+    values(evaluation, evaluation.collect(wide(num_classes=3)))  # and nothing is warned of besides
+    assert not Evaluation(SMALL, Corner(3), Bytes(images, LABELS), metrics=("intra-fd",)).remarks(120)
+
+
 def test_distance_within_classes_of_images() -> None:
     images = normal_bytes(240, 120, 30)
     evaluation = Evaluation(SMALL, Corner(), Bytes(images, LABELS), metrics=("intra-fd",))
