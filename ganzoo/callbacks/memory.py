@@ -41,20 +41,27 @@ def explain_out_of_memory(
     device = device or gan.device
     world = getattr(gan._trainer, "world_size", 1)
     pieces = gan.accumulate * world
-    size = datamodule.batch_size // pieces
+    batch_size, option = _batch_size(gan, datamodule)
+    size = batch_size // pieces
     gan.to(device)
     while (size := size // 2) >= 1:
         if _fits(gan, size, tuple(datamodule.shape), device):
             break
-    failed = f"The memory of {device} is too small for batches of {datamodule.batch_size} images"
+    failed = f"The memory of {device} is too small for batches of {batch_size} images"
     if pieces > 1:
-        failed += f" in {pieces} pieces of {datamodule.batch_size // pieces}"
+        failed += f" in {pieces} pieces of {batch_size // pieces}"
     if size < 1:
         return f"{failed}, and for any smaller batch: use a smaller model or smaller images."
     return (
-        f"{failed}; {size * pieces} fit: set data.batch_size to {size * pieces}, or keep it and set model.accumulate "
-        f"to {datamodule.batch_size // (size * world)}, which trains alike in more time."
+        f"{failed}; {size * pieces} fit: set {option} to {size * pieces}, or keep it and set model.accumulate "
+        f"to {batch_size // (size * world)}, which trains alike in more time."
     )
+
+
+def _batch_size(gan: GAN, datamodule: Any) -> tuple[int, str]:
+    """The size of the batch that failed, and what sets it."""
+    begun = [size for place, size in gan.batch_sizes if place <= gan.clock.drawn]
+    return (begun[-1], "the batch size of this phase") if begun else (datamodule.batch_size, "data.batch_size")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganzoo.callbacks import Log
+from ganzoo.callbacks import Log, explain_out_of_memory
 from ganzoo.callbacks.progress import Speed, describe
 from ganzoo.checkpoint import load_model
 from ganzoo.config import build
@@ -395,6 +395,14 @@ def test_phases_are_counted() -> None:
             network.set_level(level, alpha)
         found.append(gan.tricks[0].facts()["growth/phase"])
     assert found == [0, 1, 2, 3, 4]
+
+
+def test_too_small_a_memory_is_told_with_the_phase_s_own_batch() -> None:
+    gan = growing(Growing(**QUICK, batch_size={4: 24, 8: 16}), accumulate=2)
+    on_digits(gan, max_steps=3)
+    sentence = explain_out_of_memory(MemoryError(), gan, Digits(image_size=16, batch_size=32))
+    assert "batches of 16 images in 2 pieces of 8; 8 fit: set the batch size of this phase to 8" in str(sentence)
+    assert "set model.accumulate to 4" in str(sentence)
 
 
 @pytest.mark.parametrize(
