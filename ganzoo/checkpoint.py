@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ganzoo import __version__
-from ganzoo.config import Config, Configurable, build
+from ganzoo.config import Config, Configurable, build, class_path
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def header(gan: GAN) -> dict[str, Any]:
         "version": __version__,
         "torch": torch.__version__.split("+")[0],
         "model": _config_of(gan),
+        "parts": [class_path(type(part)) for part in gan.tricks],
         "data": _config_of(getattr(gan.trainer, "datamodule", None)),
         "seed": gan.seed,
         "clock": gan.clock.state(),

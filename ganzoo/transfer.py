@@ -6,7 +6,7 @@ Only weights begin where the other run was: clock, optimizers and the statistics
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,15 +59,16 @@ def start_from(gan: GAN, path: str | Path) -> Transfer:
         UserError: No parameter matches, a frozen one does not, or the file is no checkpoint.
     """
     content = checkpoint.read(path)
-    state, own = content.get("state_dict"), content[checkpoint.KEY]
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    own, state = content[checkpoint.KEY], content.get("state_dict")
+    state = _tensors(state) if isinstance(state, dict) else {}
+    if not all(isinstance(tensor, Tensor) for tensor in state.values()) or not state:
         raise UserError(f"{checkpoint.find(path)} is damaged: it holds no weights.")
     name = (own["model"] or {}).get("class_path", "a model").rpartition(".")[2]
     found = Transfer(f"{path} ({name} at {own['clock']['images'] / 1000:g} kimg)")
     found.averaged = gan.generator_ema is None or any(key.startswith("generator_ema.") for key in state)
-    prefixes = _prefixes(gan, own["model"], found.averaged)
+    prefixes = _prefixes(gan, own.get("parts", []), found.averaged)
     used = set()
-    for key, tensor in gan.state_dict().items():
+    for key, tensor in _tensors(gan.state_dict()).items():
         prefix = next((prefix for prefix in prefixes if key.startswith(prefix)), None)
         if prefix is None:
             continue
@@ -92,13 +93,17 @@ def fingerprint(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _prefixes(gan: GAN, config: Mapping[str, Any] | None, averaged: bool) -> dict[str, str]:
+def _tensors(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters and buffers: what a module says of itself beside them, such as a level, belongs to the clock."""
+    return {key: value for key, value in state.items() if not key.endswith("_extra_state")}
+
+
+def _prefixes(gan: GAN, parts: Sequence[str], averaged: bool) -> dict[str, str]:
     """How names of this model that can be loaded begin, and how they begin in the checkpoint."""
     found = {f"{network}.": f"{network}." for network in NETWORKS}
     if not averaged:
         found["generator_ema."] = "generator."
-    options = (config or {}).get("init_args", {})
-    theirs = _numbered(part["class_path"] for part in [*options.get("parts", []), *options.get("penalties", [])])
+    theirs = _numbered(parts)
     for number, key in enumerate(_numbered(class_path(type(part)) for part in gan.tricks)):
         if any(True for _ in gan.tricks[number].parameters()):
             found[f"parts.{number}."] = f"parts.{theirs.index(key) if key in theirs else key[0]}."

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ganzoo.augment import ADA
+from ganzoo.augment import ADA, InstanceNoise
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.losses import D2GAN
-from ganzoo.models import DCGAN, MLPGAN
+from ganzoo.models import DCGAN, MLPGAN, ProgressiveGAN
 from ganzoo.transfer import fingerprint, start_from
-from ganzoo.tricks import DualDiscriminator, FreezeD
+from ganzoo.tricks import DualDiscriminator, FreezeD, Growing
 from tests.common import fit, flat, max_difference, normal_batches
 from tests.mutants import kills
 
@@ -22,6 +22,12 @@ from tests.mutants import kills
 def model(seed: int, **options) -> DCGAN:
     torch.manual_seed(seed)
     return DCGAN(8, 1, width=4, **options)
+
+
+class InFront(DCGAN):
+    def __init__(self, seed: int, parts=(), **options) -> None:
+        torch.manual_seed(seed)
+        super().__init__(8, 1, width=4, parts=[InstanceNoise(), InstanceNoise(), *parts], **options)
 
 
 def saved(gan: GAN, path: Path, shape: tuple[int, ...] = (8, 1, 8, 8)) -> Path:
@@ -142,6 +148,29 @@ def test_parts_are_found_by_their_class_and_statistics_stay_behind(tmp_path: Pat
     assert start_from(plain, without).missing == [
         key for key in plain.state_dict() if key.startswith("parts.0.network.")
     ]
+
+
+def test_a_level_belongs_to_the_clock(tmp_path: Path) -> None:
+    """The other run ended at its first level; one without growth begins at full size with all of its weights."""
+    options = {"channels": 1, "channel_max": 4, "latent_dim": 4, "penalties": []}
+    one = ProgressiveGAN(8, growth=Growing(fade_kimg=100), **options)
+    source = saved(one, tmp_path / "small.ckpt")
+    assert (one.generator.level, one.clock.g_turns) == (0, 3)
+    two = ProgressiveGAN(8, growth=None, **options)
+    found = start_from(two, source)
+    assert (two.generator.level, two.discriminator.level, two.generator_ema.level) == (1, 1, 1)
+    assert (found.missing, found.reshaped, found.left) == ([], {}, [])
+    assert torch.equal(flat(two.generator), flat(one.generator))
+    assert not any("extra" in name for name in found.loaded)
+
+
+def test_parts_that_a_model_puts_in_front_of_those_of_its_recipe_count(tmp_path: Path) -> None:
+    """The model of the checkpoint names three parts, of which its recipe's list has the last one."""
+    one = InFront(1, parts=[DualDiscriminator()], loss=D2GAN())
+    source = saved(one, tmp_path / "front.ckpt")
+    two = model(2, loss=D2GAN(), parts=[DualDiscriminator()])
+    start_from(two, source)
+    assert torch.equal(flat(two.tricks[0].network), flat(one.tricks[2].network))
 
 
 def test_a_start_from_nothing_is_refused(source: Path) -> None:
