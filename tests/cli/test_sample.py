@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ganzoo import streams
 from ganzoo.checkpoint import load_model
 from ganzoo.cli import main
 from tests.cli.common import TINY, refused
@@ -226,3 +227,57 @@ def test_mistakes_about_ways(
 ) -> None:
     assert refused(capsys, "sample", str(run), *arguments) == sentence
     assert not list(Path().iterdir())
+
+
+# ------------------------------------------------------------------ a style-based model
+
+
+@pytest.fixture(scope="module")
+def styled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """StyleGAN of 8x8 digits, with four styles of four numbers, whose noise is strong enough to be seen."""
+    folder = tmp_path_factory.mktemp("runs") / "styled"
+    small = "--model.channel_base 64 --model.channel_max 8 --model.style_dim 4 --model.latent_dim 4"
+    options = f"--model StyleGAN {small} --model.mapping_layers 2 --data Digits --data.image_size 8"
+    options += f" --data.batch_size 8 --trainer.max_steps 2 --trainer.accelerator cpu --run_dir {folder}"
+    assert main(["fit", *options.split()]) == 0
+    path = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    strengths = [name for name in content["state_dict"] if name.startswith("generator_ema.") and "noise" in name]
+    for name in strengths:
+        if content["state_dict"][name].numel() == 1:
+            content["state_dict"][name].fill_(0.3)
+    torch.save(content, path)
+    return folder
+
+
+def test_mixed_styles_in_a_picture(styled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sources at the top and at the left; in the middle, what the networks make of both, called here."""
+    assert main(["sample", str(styled), "--num", "2", "--mix", "1", "--seed", "3", "--out", "mix.png"]) == 0
+    assert capsys.readouterr().out == "2 x 2 mixed samples of StyleGAN at 0.016 kimg: mix.png\n"
+    found = cells("mix.png", 3, 3)
+    gan = load_model(styled)
+    network = gan.generator_ema
+    with torch.no_grad():
+        w = network.mapping(gan.latents.numbered(range(4), 4, 3))
+        points = [w[2], w[3]]  # the fine sources
+        for i in range(2):
+            points += [w[i], *(torch.cat([w[i, :1], w[2 + j, 1:]]) for j in range(2))]
+        images = []
+        for point in points:
+            with streams.numbered(range(1), 3, "sample", device=gan.device):
+                images.append(network.synthesis(point[None])[0, 0])
+    exact = ((torch.stack(images).double() + 1) * 127.5).clamp(0, 255).numpy()
+    assert (found[0, 0] == 255).all()
+    assert np.abs(found.reshape(9, 8, 8)[1:] - exact).max() <= 0.51
+    assert len(np.unique(found.reshape(9, -1), axis=0)) == 9
+
+
+def test_fixed_noise_and_ways_through_styles(styled: Path) -> None:
+    """With the noise of sample 0, sample 0 is itself and the others are not; both are ends of a way."""
+    for name, more in (("own", []), ("fixed", ["--fixed_noise"]), ("ways", ["--interpolate", "3"])):
+        assert main(["sample", str(styled), "--num", "2", "--seed", "3", "--out", f"{name}.npy", *more]) == 0
+    own, fixed, ways = (np.load(f"{name}.npy") for name in ("own", "fixed", "ways"))
+    assert np.abs(own[0] - fixed[0]).max() < 1e-5
+    assert np.abs(own[1] - fixed[1]).max() > 0.01
+    assert ways.shape == (5, 1, 8, 8)
+    assert np.abs(ways[[0, 4]] - fixed).max() < 1e-5

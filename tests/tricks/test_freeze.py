@@ -12,7 +12,7 @@ from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Generator
 from ganzoo.layers.spectral import spectral_norm
 from ganzoo.layers.surgery import weighted_layers
-from ganzoo.models import DCGAN
+from ganzoo.models import DCGAN, StyleGAN
 from ganzoo.optim import SGD, Adam
 from ganzoo.penalties import R1
 from ganzoo.tricks import FreezeD, Packing, SpectralNorm
@@ -265,3 +265,13 @@ def test_on_the_meta_device_the_same_layers_are_found() -> None:
     layers = [f"layers.{i}.{name}" for i, name in ((2, "weight"), (5, "weight"))]
     norms = [f"layers.{i}.{name}" for i in (3, 6) for name in ("weight", "bias")]
     assert sorted(frozen) == sorted(["layers.0.weight", "layers.0.bias", *layers, *norms])
+
+
+@pytest.mark.parametrize(("architecture", "third"), [("residual", "blocks.0.skip"), ("plain", "blocks.1.conv")])
+def test_layers_of_a_style_based_discriminator(architecture: str, third: str) -> None:
+    """From the image on: its own layer, two convolutions, then the shortcut, or the next block; no mapping of labels."""
+    with torch.device("meta"):
+        gan = StyleGAN(32, num_classes=3, discriminator_architecture=architecture, parts=[FreezeD(4)])
+    frozen = {name.rpartition(".")[0] for name, p in gan.discriminator.named_parameters() if not p.requires_grad}
+    assert frozen == {"stem", "blocks.0.conv", "blocks.0.down", third}
+    assert all(p.requires_grad for p in gan.discriminator.label.parameters())
