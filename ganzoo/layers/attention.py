@@ -138,13 +138,14 @@ class _Attend(torch.autograd.Function):
             given, attended = ctx.kernel
             return *torch.autograd.grad(attended, given, gradients[0], retain_graph=True), None
         pairs = zip(_blocks(queries, queries, keys), _blocks(gradients[0], queries, keys), strict=True)
-        of_queries, of_keys, of_values = [], torch.zeros_like(keys), torch.zeros_like(values)
+        of_queries = []
+        of_keys, of_values = (at_least_float32(torch.zeros_like(x)) for x in (keys, values))  # sums of many blocks
         for block, gradient in pairs:
             arguments = block, keys, values, gradient
             found = _remade(*arguments) if recorded else _derivatives(*arguments)
             of_queries.append(found[0])
             of_keys, of_values = of_keys + found[1], of_values + found[2]
-        return torch.cat(of_queries, dim=1), of_keys, of_values, None
+        return torch.cat(of_queries, dim=1), of_keys.to(keys.dtype), of_values.to(values.dtype), None
 
 
 def _plain(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class BigGAN(GAN):
         generator_max_width: int = 1536,
         discriminator_width: int = 96,
         discriminator_max_width: int = 1536,
-        discriminator_bottom: int = 4,
+        discriminator_bottom: int | None = None,
         init: Initialization = "orthogonal",
         loss: AdversarialLoss = default(Hinge),
         play: Play = default(Play, d=2),
@@ -89,7 +89,8 @@ class BigGAN(GAN):
             generator_max_width: No layer of the generator has more channels than this (16 ch).
             discriminator_width: Channels of the first block; they double from block to block.
             discriminator_max_width: No layer of the discriminator has more channels than this.
-            discriminator_bottom: Blocks halve the resolution until it is this; those that are left keep it.
+            discriminator_bottom: Blocks halve the resolution until it is this; those that are left keep it. None: the
+                generator's smallest resolution, 4 for 128x128.
             init: Law of the initial weights: orthogonal (the paper) or xavier.
             loss: The adversarial loss.
             play: Turns per cycle.
@@ -105,8 +106,9 @@ class BigGAN(GAN):
             )
         g_widths = generator_widths(image_size, generator_width, generator_max_width)
         d_widths = discriminator_widths(image_size, discriminator_width, discriminator_max_width)
-        smallest = max(2 * base_size(image_size), discriminator_bottom)
-        size = attention_size(image_size, attention_resolution, smallest, largest=64)
+        base = base_size(image_size)
+        bottom = base if discriminator_bottom is None else discriminator_bottom
+        size = attention_size(image_size, attention_resolution, max(2 * base, bottom), largest=64)
         behind: Behind = {size: lambda c: SelfAttentionLayer(c, pool=True)} if size else {}
         super().__init__(
             BigGANGenerator(
@@ -124,7 +126,7 @@ class BigGAN(GAN):
                 d_widths,
                 channels=channels,
                 num_classes=num_classes if projection else 0,
-                bottom=discriminator_bottom,
+                bottom=bottom,
                 wide=True,
                 init=init,
                 behind=behind,

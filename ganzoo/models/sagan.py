@@ -4,7 +4,7 @@ Zhang, Goodfellow, Metaxas and Odena 2019, arXiv 1805.08318; section 3 (attentio
 both networks, learning rates of their own).
 
 The default sizes are those of 32x32 images in StudioGAN, which has published scores: 4.39M and 1.08M parameters with
-ten classes. The paper's are of 128x128: widths 64, at most 1024, and ``discriminator_bottom`` 4 (sagan_128.yaml).
+ten classes. The paper's are of 128x128: widths 64, at most 1024, and ``discriminator_bottom`` 4 (sagan-128.yaml).
 
 Differences from the paper:
 - Keys and values have half of the resolution, as in the authors' code; ``attention_pool: false`` gives the paper's.
@@ -44,7 +44,7 @@ class SAGAN(GAN):
         generator_max_width: int = 256,
         discriminator_width: int = 128,
         discriminator_max_width: int = 128,
-        discriminator_bottom: int = 8,
+        discriminator_bottom: int | None = None,
         init: Initialization = "xavier",
         loss: AdversarialLoss = default(Hinge),
         generator_optimizer: Optimizer = default(Adam, lr=1e-4, betas=(0.0, 0.9)),
@@ -66,7 +66,8 @@ class SAGAN(GAN):
             generator_max_width: No layer of the generator has more channels than this.
             discriminator_width: Channels of the first block; they double from block to block.
             discriminator_max_width: No layer of the discriminator has more channels than this.
-            discriminator_bottom: Blocks halve the resolution until it is this; those that are left keep it.
+            discriminator_bottom: Blocks halve the resolution until it is this; those that are left keep it. None: twice
+                the generator's smallest resolution, 8 for 32x32.
             init: Law of the initial weights: xavier (the authors' code) or orthogonal (StudioGAN).
             loss: The adversarial loss.
             generator_optimizer: Optimizer of the generator.
@@ -80,8 +81,9 @@ class SAGAN(GAN):
             )
         g_widths = generator_widths(image_size, generator_width, generator_max_width)
         d_widths = discriminator_widths(image_size, discriminator_width, discriminator_max_width)
-        smallest = max(2 * base_size(image_size), discriminator_bottom)
-        size = attention_size(image_size, attention_resolution, smallest)
+        second = 2 * base_size(image_size)
+        bottom = min(second, image_size // 2) if discriminator_bottom is None else discriminator_bottom
+        size = attention_size(image_size, attention_resolution, max(second, bottom))
         behind: Behind = {size: lambda c: SelfAttentionLayer(c, pool=attention_pool)} if size else {}
         super().__init__(
             SAGANGenerator(
@@ -99,7 +101,7 @@ class SAGAN(GAN):
                 d_widths,
                 channels=channels,
                 num_classes=num_classes if projection else 0,
-                bottom=discriminator_bottom,
+                bottom=bottom,
                 init=init,
                 behind=behind,
             ),

@@ -260,6 +260,22 @@ def test_autocast() -> None:
     assert torch.allclose(out.float(), layer(x), atol=0.05)
 
 
+def test_blocks_in_half_precision_are_as_exact_as_the_whole() -> None:
+    """Sums over many blocks are kept in single precision."""
+    exact = leaves(1, 2048, 4)
+    wanted = torch.autograd.grad(attention.attend(*exact).sum(), exact)
+    errors = []
+    for whole in (2**24, 4):
+        inputs = [x.detach().bfloat16().requires_grad_() for x in exact]
+        with way(whole, False):
+            out = attention.attend(*inputs)
+            assert out.dtype == torch.bfloat16
+            found = torch.autograd.grad(out.sum(), inputs)
+        assert all(x.dtype == torch.bfloat16 for x in found)
+        errors.append([(a.double() - b).norm() / b.norm() for a, b in zip(found, wanted, strict=True)])
+    assert all(blocked < 1.2 * plain + 0.01 for plain, blocked in zip(*errors, strict=True))
+
+
 def test_copy() -> None:
     layer, x = make(), torch.randn(2, 16, 4, 4)
     twin = copy.deepcopy(layer)

@@ -66,10 +66,19 @@ def test_the_paper_s_sizes_at_128() -> None:
 
 @pytest.mark.parametrize(
     ("size", "asked", "expected"),
-    [(32, None, 16), (48, None, 24), (64, None, 32), (32, 8, 8), (64, 16, 16), (32, 0, None)],
+    [
+        (32, None, 16),
+        (48, None, 24),
+        (64, None, 32),
+        (80, None, 20),
+        (128, None, 32),
+        (32, 8, 8),
+        (64, 16, 16),
+        (32, 0, None),
+    ],
 )
 def test_attention_is_where_it_was_asked_for(size: int, asked: int | None, expected: int | None) -> None:
-    gan = small(size, attention_resolution=asked, discriminator_bottom=size // 8)
+    gan = small(size, attention_resolution=asked)
     seen = []
     for network in (gan.generator, gan.discriminator):
         for module in network.modules():
