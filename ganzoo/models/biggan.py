@@ -148,6 +148,8 @@ class BigGANGenerator(Generator):
     the embedding of the class. All weights but the embedding's are spectrally normalized.
     """
 
+    memory_format = torch.channels_last  #: of feature maps and kernels
+
     def __init__(
         self,
         image_size: int,
@@ -182,6 +184,7 @@ class BigGANGenerator(Generator):
         self.shared = nn.Embedding(num_classes, shared_dim) if num_classes else None
         if self.shared is not None:
             initialize(self.shared, init)
+        self.to(memory_format=self.memory_format)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         first, *chunks = latents.chunk(len(self.blocks) + 1, dim=1)
@@ -189,6 +192,7 @@ class BigGANGenerator(Generator):
             embedded = self.shared(labels)
             chunks = [torch.cat([embedded, chunk], dim=1) for chunk in chunks]
         x = self.linear(first).view(len(latents), -1, self.base, self.base)  # (N, widths[0], 4, 4)
+        x = x.contiguous(memory_format=self.memory_format)
         for number, (block, condition) in enumerate(zip(self.blocks, chunks, strict=True)):
             x = block(x, condition)  # (N, widths[number + 1], 2s, 2s)
             if str(number) in self.behind:
