@@ -101,7 +101,7 @@ def _batch(image_size: int, devices: int) -> tuple[int, str]:
 _STYLEGAN = """\
 # overlay: StyleGAN2's 'auto' setting (Karras 2020b) for images of {size}x{size} on {where}
 #
-#   ganzoo fit --config stylegan.yaml --config {out}
+#   ganzoo fit --config stylegan.yaml --config {out} --data ImageFolder --data.path FOLDER_OR_ARCHIVE
 #
 # Written by: ganzoo suggest StyleGAN {command}
 data:
@@ -110,8 +110,11 @@ data:
     batch_size: {batch}  # {why_batch}
 model:
   init_args:
+    latent_dim: 512
+    style_dim: 512
     mapping_layers: 2  # at all sizes; 8 in the paper
     channel_base: {channel_base}  # {why_channels}
+    channel_max: 512
     group: {group}
     penalties:
     - class_path: R1
@@ -137,6 +140,7 @@ model:
       init_args:
         half_life_kimg: {half_life}  # {batch} x 10 / 32
         rampup: 0.05
+    total_kimg: 25000
 {trainer}"""
 
 #: By model: a function of the size of the images and of the number of devices.

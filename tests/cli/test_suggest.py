@@ -48,6 +48,8 @@ def check(rule) -> None:
         assert path_length == {"class_path": "PathLength", "init_args": {"weight": 2, "every": 4}}
         assert model["ema"]["init_args"] == {"half_life_kimg": half_life, "rampup": 0.05}
         assert (model["mapping_layers"], model["channel_base"], model["group"]) == (2, base, 4)
+        assert {model[name] for name in ("latent_dim", "style_dim", "channel_max")} == {512}
+        assert model["total_kimg"] == 25_000
         for player, share in (("generator", 4 / 5), ("discriminator", 16 / 17)):
             options = model[f"{player}_optimizer"]["init_args"]
             assert options["lr"] == pytest.approx(lr * math.sqrt(share), rel=1e-3)
@@ -67,7 +69,8 @@ def test_it_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suggest", "StyleGAN", "--image_size", "64"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "# overlay: StyleGAN2's 'auto' setting (Karras 2020b) for images of 64x64 on 1 device"
-    assert lines[2] == "#   ganzoo fit --config stylegan.yaml --config auto.yaml"
+    command = "ganzoo fit --config stylegan.yaml --config auto.yaml --data ImageFolder --data.path FOLDER_OR_ARCHIVE"
+    assert lines[2] == f"#   {command}"
     for choice in (
         "batch_size: 32  # 1 x 4096/64, at most 32 per device and 64 in all",
         "gamma: 0.0256  # 0.0002 x 64^2 / 32; a start: try a quarter of it, and four times as much",
@@ -86,9 +89,8 @@ def test_the_overlay_stacks_on_a_recipe(size: int, devices: int, capsys: pytest.
     text = capsys.readouterr().out
     assert Path("mine.yaml").read_text() == text
     assert "ganzoo fit --config stylegan.yaml --config mine.yaml" in text
-    Path("base.yaml").write_text(
-        "model: {class_path: StyleGAN, init_args: {mixing: 0.5}}\ndata: {class_path: Digits}\n"
-    )
+    base = "model: {class_path: StyleGAN, init_args: {mixing: 0.5, channel_max: 64}}\ndata: {class_path: Digits}\n"
+    Path("base.yaml").write_text(base)
     trust.restrict_parser([])
     cli = FitCLI(arguments.read(["--config", "base.yaml", "--config", "mine.yaml"]))
     cli.parse()
@@ -96,7 +98,7 @@ def test_the_overlay_stacks_on_a_recipe(size: int, devices: int, capsys: pytest.
         cli.build()
     options = cli.model.config()["init_args"]
     overlay = yaml.safe_load(text)["model"]["init_args"]
-    for name in ("mapping_layers", "channel_base", "group"):
+    for name in ("latent_dim", "style_dim", "mapping_layers", "channel_base", "channel_max", "group", "total_kimg"):
         assert options[name] == overlay[name]
     assert [type(part).__name__ for part in cli.model.tricks if type(part).__module__.startswith("ganzoo.pen")] == [
         "R1",

@@ -269,7 +269,7 @@ def test_on_the_meta_device_the_same_layers_are_found() -> None:
 
 @pytest.mark.parametrize(("architecture", "third"), [("residual", "blocks.0.skip"), ("plain", "blocks.1.conv")])
 def test_layers_of_a_style_based_discriminator(architecture: str, third: str) -> None:
-    """From the image on: its own layer, two convolutions, then the shortcut, or the next block; no mapping of labels."""
+    """From the image on: its own layer, two convolutions, then the shortcut or the next block; no mapping of labels."""
     with torch.device("meta"):
         gan = StyleGAN(32, num_classes=3, discriminator_architecture=architecture, parts=[FreezeD(4)])
     frozen = {name.rpartition(".")[0] for name, p in gan.discriminator.named_parameters() if not p.requires_grad}
