@@ -124,8 +124,8 @@ def _check(gan: GAN, found: Transfer) -> None:
             f"Nothing was loaded from {found.source}: no parameter of this {type(gan).__name__} has the name and shape "
             f"of one there; choose a checkpoint of a {type(gan).__name__} with the same options."
         )
-    frozen = [key for key, p in gan.discriminator.named_parameters("discriminator") if not p.requires_grad]
-    if random := [key for key in frozen if key not in loaded]:
+    frozen = [key for key, p in gan.named_parameters() if not p.requires_grad]
+    if random := [key for key in frozen if key not in loaded and not key.startswith("generator_ema.")]:
         raise UserError(
             f"{random[0]} is frozen, but {found.source} has none of this name and shape, so that it would stay random: "
             "freeze no layers, or choose another checkpoint."

@@ -191,6 +191,9 @@ def test_random_layers_are_not_frozen(source: Path) -> None:
         f"discriminator.layers.0.weight is frozen, but {source} (DCGAN at 0.024 kimg) has none of this name and shape, "
         "so that it would stay random: freeze no layers, or choose another checkpoint."
     )
+    two = model(2, loss=D2GAN(), parts=[FreezeD(1), DualDiscriminator()])  # whose second one has the flags of the first
+    with pytest.raises(UserError, match=r"parts\.1\.network\.layers\.0\.weight is frozen"):
+        start_from(two, source)
     gray = model(2, parts=[FreezeD(1)])
     start_from(gray, source)
     assert torch.equal(gray.discriminator.layers[0].weight, state(source, "discriminator")["layers.0.weight"])
