@@ -61,7 +61,10 @@ class AdaptiveProbability(Part):
         """Refuse losses that do not change when a constant is added to all logits: their sign means nothing."""
         if self.target is None:
             return
-        real, fake = (torch.tensor(x)[:, None].expand(2, gan.loss.num_discriminators) for x in ([2.0, -0.5], [0.5, -1]))
+        real, fake = (
+            torch.tensor(x, device="cpu")[:, None].expand(2, gan.loss.num_discriminators)
+            for x in ([2.0, -0.5], [0.5, -1])
+        )
         value, shifted = gan.loss.discriminator(real, fake), gan.loss.discriminator(real + 1, fake + 1)
         if torch.allclose(value, shifted):
             raise UserError(

@@ -47,10 +47,11 @@ def test_builds_a_model_that_fits_its_data(name: str) -> None:
     with torch.device("meta"):
         cli.build()
     gan, data = cli.model.eval(), cli.datamodule  # in training, images may still be small
-    labels = torch.zeros(2, dtype=torch.int64, device="meta") if gan.num_classes else None
-    samples = gan.generator(torch.zeros(2, gan.generator.latent_dim, device="meta"), labels)
-    assert tuple(samples.shape) == (2, *data.shape)
-    assert len(gan.discriminator(samples, labels)) == 2
+    num = 32  # a multiple of every group that a discriminator compares
+    labels = torch.zeros(num, dtype=torch.int64, device="meta") if gan.num_classes else None
+    samples = gan.generator(torch.zeros(num, gan.generator.latent_dim, device="meta"), labels)
+    assert tuple(samples.shape) == (num, *data.shape)
+    assert len(gan.discriminator(samples, labels)) == num
     assert gan.num_classes == (len(data.class_names) if data.labels else 0)
     Plan([], gan.plan.plays[-1]).check_ends(gan.total_kimg, cli.config["trainer"]["max_steps"], False)
 
