@@ -1,9 +1,13 @@
-"""Scores from features: ``python -m benchmarks.speed.evaluation frechet|scores|memory``. Features are random.
+"""Scores: ``python -m benchmarks.speed.evaluation frechet|scores|pair|memory``. Features or images are random.
 
 frechet: the distance at 2,048 dimensions against the textbook's formula with ``scipy.linalg.sqrtm``, in interleaved
 pairs, for 6,000 samples (full rank) and 1,000 (without), with the differences from it and from the exact value.
 scores: CPU seconds of each score at 10,000 samples, and what inception score, kernel distance and PRDC add to the
-Frechet distance alone, extraction included.
+Frechet distance alone, extraction included, as a sum of parts.
+pair: the same ratio as a user meets it: whole evaluations of images by Inception, from bytes to scores, with the
+Frechet distance alone and with all four, in interleaved pairs. The reference is prepared before, as it is cached. Its
+cost per image is that of any number but for kernel distance (subsets of a tenth, 100 of them) and PRDC, whose share
+grows with the number, so a small number bounds neither: compare with ``scores`` at 10,000.
 memory: the peak of a process above what it holds before the first sample, for 50,000 samples. ``statistics`` are the
 moments of both sides and the fake logits, with Frechet distance and inception score; ``prdc`` is above the features.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -24,16 +29,20 @@ from typing import TypeVar
 import numpy as np
 import scipy.linalg
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.speed.clocks import Clocks, now, silence
 from benchmarks.speed.extractors import random_weights
+from ganzoo.data.batch import Batch
+from ganzoo.metrics.evaluation import Evaluation
 from ganzoo.metrics.extractors import Inception
 from ganzoo.metrics.extractors.weights import sha256
 from ganzoo.metrics.frechet import frechet_distance, from_features, from_moments
 from ganzoo.metrics.inception_score import inception_score
 from ganzoo.metrics.kernel import kernel_distance
 from ganzoo.metrics.manifold import prdc
+from ganzoo.metrics.protocol import Protocol
 from ganzoo.metrics.statistics import Bank, Moments
 
 DIM, CLASSES, BATCH = 2048, 1008, 64
@@ -43,8 +52,8 @@ T = TypeVar("T")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=[*PARTS, *CHILDREN])
-    parser.add_argument("--num", type=int, help="samples; default: 10,000 for scores, 50,000 for memory")
-    parser.add_argument("--pairs", type=int, default=1, help="for frechet; a root takes many seconds")
+    parser.add_argument("--num", type=int, help="samples; default: 10,000 for scores, 512 for pair, 50,000 for memory")
+    parser.add_argument("--pairs", type=int, default=1, help="for frechet and pair; a root takes many seconds")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -113,6 +122,45 @@ def scores(options: argparse.Namespace) -> None:
     alone = cpu["extraction"] + cpu["moments"] + cpu["frechet"]
     row = {"samples": num, "cpu_seconds": {name: round(value, 1) for name, value in cpu.items()}}
     print(json.dumps(row | {"all_over_frechet": round(sum(cpu.values()) / alone, 4)}), flush=True)
+
+
+def pair(options: argparse.Namespace) -> None:
+    """Both evaluations, one after the other, in an order that alternates."""
+    num = options.num or 512
+    real, fake = (Noise(num, seed) for seed in (0, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GANZOO_CACHE"] = folder
+        weights = random_weights(Path(folder) / "inception.pth")
+        extractor = Inception(weights, sha256(weights))
+        protocol = Protocol(num=num, kid_subset_size=num // 10)
+        metrics = {"fd": ("fd",), "all": ("fd", "is", "kd", "prdc")}
+        ways = {name: Evaluation(protocol, extractor, real, metrics=metrics[name]) for name in ("all", "fd")}
+        extractor(fake[np.arange(BATCH)].data)  # warms up
+        pairs = list[dict[str, float]]()
+        for i in range(options.pairs):
+            seconds = dict[str, float]()
+            for name in list(ways) if i % 2 else list(ways)[::-1]:
+                way = ways[name]
+                seconds[name] = timed(lambda way=way: way.scores(way.collect_images(fake)))[0].cpu  # type: ignore[misc]
+            pairs.append(seconds)
+    ratios = [seconds["all"] / seconds["fd"] for seconds in pairs]
+    cpu = {name: round(statistics.median(seconds[name] for seconds in pairs), 1) for name in ways}
+    row = {"samples": num, "pairs": options.pairs, "cpu_seconds": cpu}
+    print(json.dumps(row | {"all_over_frechet": round(statistics.median(ratios), 4), "highest": round(max(ratios), 4)}))
+
+
+class Noise:
+    """Random images of 32x32 pixels, as a data module."""
+
+    shape, num_classes, split = (3, 32, 32), 0, "train"
+
+    def __init__(self, num: int, seed: int) -> None:
+        self.num, self.content_hash, self.dataset = num, f"noise {seed}", self
+        self.class_names = list[str]()
+        self.images = torch.randint(256, (num, *self.shape), generator=torch.Generator().manual_seed(seed)).byte()
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> Batch:
+        return Batch(self.images[torch.from_numpy(indices)], None)
 
 
 def memory(options: argparse.Namespace) -> None:
@@ -198,7 +246,12 @@ def resident(kind: str) -> float:
     return 1024 * float(next(line.split()[1] for line in lines if line.startswith(kind)))
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], None]] = {"frechet": frechet, "scores": scores, "memory": memory}
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "frechet": frechet,
+    "scores": scores,
+    "pair": pair,
+    "memory": memory,
+}
 CHILDREN: dict[str, Callable[[int], float]] = {"statistics": statistics_alone, "prdc": prdc_alone}
 
 if __name__ == "__main__":
