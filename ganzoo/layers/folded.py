@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -99,8 +98,8 @@ def upsample(x: Tensor, mode: Upsampling) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode=mode, align_corners=None if mode == "nearest" else False)
 
 
-def set_folded(network: torch.nn.Module, on: bool) -> None:
-    """Have all such convolutions of a network take the short way or the plain one."""
+def set_folded(network: nn.Module, on: bool, *, kernels: tuple[int, ...] = (1, 3)) -> None:
+    """Have all such convolutions of a network, with kernels of these sizes, take the short way or the plain one."""
     for module in network.modules():
-        if isinstance(module, _Resampling):
+        if isinstance(module, _Resampling) and module.kernel_size[0] in kernels:
             module.folded = on

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -184,8 +185,9 @@ def initialize(network: nn.Module, law: Initialization) -> None:
     inside = [m for b in network.modules() if isinstance(b, _BLOCKS) for m in (b.conv1, b.conv2)]
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
-            if law == "orthogonal":
-                nn.init.orthogonal_(module.weight)
+            if law == "orthogonal":  # torch's wants a tensor in the usual memory format
+                drawn = nn.init.orthogonal_(torch.empty_like(module.weight, memory_format=torch.contiguous_format))
+                module.weight.data.copy_(drawn)
             else:
                 nn.init.xavier_uniform_(module.weight, math.sqrt(2) if module in inside else 1.0)
             if not isinstance(module, nn.Embedding) and module.bias is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +35,8 @@ class ResNetGenerator(nn.Module):
 
     A linear layer gives the smallest feature map, from 4x4 to 7x7; blocks double it up to the size of the images.
     """
+
+    memory_format = torch.channels_last  #: of feature maps and kernels
 
     def __init__(
         self,
@@ -74,9 +77,11 @@ class ResNetGenerator(nn.Module):
         initialize(self, init)
         if spectral:
             normalize_all(self)
+        self.to(memory_format=self.memory_format)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.linear(latents).view(len(latents), -1, self.base, self.base)  # (N, widths[0], 4, 4)
+        x = x.contiguous(memory_format=self.memory_format)
         for number, block in enumerate(self.blocks):
             x = block(x, labels)  # (N, widths[number + 1], 2s, 2s)
             if str(number) in self.behind:
@@ -89,6 +94,7 @@ class ResNetDiscriminator(nn.Module):
     """Images (N, channels, S, S) to logits (N,), with a projection of the labels' embedding where there are classes."""
 
     couples_samples = False
+    memory_format = torch.channels_last  #: of feature maps and kernels
     first_layers = ("blocks.0.conv1", "blocks.0.shortcut")  #: that see the data
 
     def __init__(
@@ -136,10 +142,11 @@ class ResNetDiscriminator(nn.Module):
         initialize(self, init)
         if spectral:
             normalize_all(self)
+        self.to(memory_format=self.memory_format)
 
     def features(self, images: Tensor) -> Tensor:
         """What logits are linear in: (N, widths[-1])."""
-        x = images
+        x = images.contiguous(memory_format=self.memory_format)
         for number, block in enumerate(self.blocks):
             x = block(x)
             if str(number) in self.behind:
