@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -94,6 +95,13 @@ class Growing(Part):
             )
         start = resolutions.index(self.start_resolution)
         self.phases = self._plan(resolutions, start)
+        whole = self.phases[-1].start / 1000
+        if gan.total_kimg is not None and gan.total_kimg <= whole:
+            warnings.warn(
+                f"Growing has the full resolution, {resolutions[-1]}, from {whole:g} kimg on, but the run ends at "
+                f"{gan.total_kimg:g}: raise total_kimg, or give growth a smaller stabilize_kimg and fade_kimg.",
+                stacklevel=2,
+            )
         for network in self.networks:
             network.set_level(start)
         if self.batch_size is not None:

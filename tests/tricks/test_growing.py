@@ -321,13 +321,14 @@ def test_moments() -> None:
 # ---------------------------------------------------------------------- a run that stops and goes on
 
 
-def stopped_at(folder: Path, steps: int, start: Path | None = None, spoil=None) -> dict:
+def stopped_at(folder: Path, steps: int, start: Path | None = None, spoil=None, num_workers=0) -> dict:
     gan = growing(Growing(**QUICK, batch_size={4: 24, 8: 16, 16: 8}, lr={8: 2.0}), stddev_group=4)
     if spoil is not None:
         spoil(gan)
     trainer = quiet_trainer(max_steps=steps)
     torch.manual_seed(4 if start is None else 99)  # another state of the global generator must not matter
-    trainer.fit(gan, Digits(image_size=16, batch_size=BATCH), ckpt_path=start, weights_only=True)
+    data = Digits(image_size=16, batch_size=BATCH, num_workers=num_workers)
+    trainer.fit(gan, data, ckpt_path=start, weights_only=True)
     path = folder / f"{steps}-{start is not None}.ckpt"
     trainer.save_checkpoint(path)
     return {"path": path, **torch.load(path, weights_only=True)}
@@ -431,6 +432,21 @@ def test_what_does_not_go_together() -> None:
     trainer = quiet_trainer(max_steps=1)
     with pytest.raises(UserError, match=r"batch_size of 6 .*4 micro-batches"):
         trainer.fit(growing(Growing(batch_size={4: 8, 8: 6}), accumulate=4), Digits(image_size=16, batch_size=8))
+
+
+def test_a_run_that_ends_before_it_has_grown_is_told() -> None:
+    """In full size from 2 * 0.048 + 2 * 0.064 kimg on."""
+    with pytest.warns(UserWarning, match=r"full resolution, 16, from 0\.224 kimg on.*ends at 0\.2: raise total_kimg"):
+        growing(Growing(**QUICK), total_kimg=0.2)
+    growing(Growing(**QUICK), total_kimg=0.3)
+
+
+@pytest.mark.slow
+def test_resume_is_bitwise_with_loader_processes(whole: dict, tmp_path: Path) -> None:
+    """They hold batches of the next phase already when the run stops."""
+    parts = stopped_at(tmp_path, 15, stopped_at(tmp_path, 5, num_workers=2)["path"], num_workers=2)
+    for key in ("state_dict", "optimizer_states"):
+        same(whole[key], parts[key], key)
 
 
 def test_it_is_a_part_for_any_model_with_levels() -> None:
