@@ -23,7 +23,6 @@ COMMANDS = {
     "diagnose": ("ganzoo.cli.diagnose", "Name what goes wrong in a run."),
     "extractor": ("ganzoo.cli.extractor", "Train a small classifier whose features scores compare."),
     "suggest": ("ganzoo.cli.suggest", "Choose settings of a model by a published rule, and say why."),
-    "suggest": ("ganzoo.cli.suggest", "Choose settings of a model by a published rule, and say why."),
     "list": ("ganzoo.cli.listing", "Show models, recipes, data sets and parts."),
 }
 
