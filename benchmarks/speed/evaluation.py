@@ -135,7 +135,7 @@ def pair(options: argparse.Namespace) -> None:
         protocol = Protocol(num=num, kid_subset_size=num // 10)
         metrics = {"fd": ("fd",), "all": ("fd", "is", "kd", "prdc")}
         ways = {name: Evaluation(protocol, extractor, real, metrics=metrics[name]) for name in ("all", "fd")}
-        extractor(fake[np.arange(BATCH)].data)  # warms up
+        extractor(fake[np.arange(min(num, BATCH))].data)  # warms up
         pairs = list[dict[str, float]]()
         for i in range(options.pairs):
             seconds = dict[str, float]()

@@ -61,6 +61,9 @@ def read(arguments: list[str]) -> Order | list[str]:
         raise UserError("There is nothing to evaluate: give a run, a checkpoint or a folder of images.")
     target = existing(options.target)
     check_json(options)
+    for name, least in (("batch_size", 1), ("image_size", 1), ("max_seconds", 0)):
+        if (value := getattr(options, name)) is not None and value < least:
+            raise UserError(f"--{name} was {value:g}; give {least} or more.")
     preset = presets.preset(options.protocol)
     metrics = presets.chosen(options.metrics.split(",") if options.metrics else None, preset)
     protocol = presets.changed(preset.protocol, {**_changes(options.set), "num": options.num})
@@ -124,7 +127,9 @@ def _changes(given: list[str]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for word in given:
         name, separator, value = word.partition("=")
-        if name not in CHOICES or not separator:
+        if name in CHOICES and not separator:
+            raise UserError(f"--set {word} has no value: give {name}=VALUE.")
+        if name not in CHOICES:
             raise UserError(f"--set {word} names no choice of a protocol{did_you_mean(name, CHOICES, _choices())}")
         kind = type(getattr(Protocol(), name))
         try:

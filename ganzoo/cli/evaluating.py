@@ -6,6 +6,7 @@ import io
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,13 +126,23 @@ def _reference(order: Order, models: Sequence[Path], made: ImageData | None) -> 
 
 def _images(path: Path, order: Order) -> ImageData:
     """Images of another program, at their own size: that of the first one."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     found = open_files(str(path))
-    for _, reader, _ in found.read(lambda name: name == found.names[0]):
-        with Image.open(io.BytesIO(reader())) as image:
-            size = order.options.image_size or (image.height, image.width)
-            return _folder(path, size, order, gray=image.mode in ("1", "L", "I;16"))
+    kinds = dict[str, tuple[int, int, bool]]()
+    looked = set(found.names[:: max(1, len(found.names) // 256)])
+    for name, reader, _ in found.read(lambda name: name in looked):
+        with suppress(UnidentifiedImageError), Image.open(io.BytesIO(reader())) as image:
+            kinds[name] = (image.height, image.width, image.mode in ("1", "L", "I;16"))
+    if kinds:
+        height, width, gray = kinds[min(kinds)]
+        if len(set(kinds.values())) > 1:
+            print(
+                f"note: the pictures of {path} differ in size or colours: all are read as the first one, "
+                f"{height}x{width} {'gray' if gray else 'in colours'}, cropped and resized",
+                file=sys.stderr,
+            )
+        return _folder(path, order.options.image_size or (height, width), order, gray=gray)
     raise UserError(f"There are no images in {path}: give a folder or an archive of some.")
 
 

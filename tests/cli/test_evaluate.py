@@ -134,6 +134,10 @@ def test_a_time_limit_is_in_the_record(run: Path) -> None:
         (["RUN", "--nmu", "3"], "There is no option --nmu: did you mean --num?"),
         (["RUN", "--set", "sede=1"], "--set sede=1 names no choice of a protocol: did you mean seed?"),
         (["RUN", "--set", "seed=x"], "--set seed=x was given, but seed is a number"),
+        (["RUN", "--set", "seed"], "--set seed has no value: give seed=VALUE."),
+        (["RUN", "--batch_size", "0"], "--batch_size was 0; give 1 or more."),
+        (["RUN", "--max_seconds", "-1"], "--max_seconds was -1; give 0 or more."),
+        (["RUN", "--json", "taken"], "taken is a folder: give the name of a file to --json."),
         (["RUN", "--set", "num=5"], "--set num=5 names no choice"),
         (["RUN", "--device", "tpu9"], "--device was tpu9, which this machine does not have"),
         (
@@ -148,6 +152,7 @@ def test_a_time_limit_is_in_the_record(run: Path) -> None:
 )
 def test_mistakes(arguments: list[str], sentence: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("taken.json").write_text("precious")
+    Path("taken").mkdir()
     places: dict[str, Any] = {"RUN": str(run), "IMAGES": str(run / "samples")}
     capsys.readouterr()
     assert refused(capsys, "evaluate", *(places.get(word, word) for word in arguments)).startswith(sentence)
@@ -247,6 +252,24 @@ def test_two_folders_without_an_extractor(run: Path, monkeypatch: pytest.MonkeyP
     assert not (Path("cache") / "references").exists()
     (model,) = evaluate(run, "--metrics", "swd", "--set", "swd_images=50")
     assert model.protocol.num == 50 and model.scores.keys() == {"swd", "swd/8"}
+
+
+def test_pictures_of_several_kinds_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, kinds in (
+        ("same", [(9, 7, 3)] * 4),
+        ("sizes", [(9, 7, 3), (8, 8, 3)]),
+        ("gray", [(9, 7, 3), (9, 7, 1)]),
+    ):
+        Path(folder).mkdir()
+        for i, (height, width, channels) in enumerate(kinds):
+            pixels = np.random.default_rng(i).integers(0, 256, (height, width, channels)).astype(np.uint8)
+            Image.fromarray(pixels.squeeze()).save(f"{folder}/{i}.png")
+    for folder, noted in (("same", False), ("sizes", True), ("gray", True)):
+        evaluate(folder, "--against", "same", "--metrics", "swd", "--set", "swd_directions=4")
+        note = (
+            f"note: the pictures of {folder} differ in size or colours: all are read as the first one, 9x7 in colours"
+        )
+        assert (note in capsys.readouterr().err) == noted
 
 
 def test_classes_and_paths_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
