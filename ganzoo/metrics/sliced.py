@@ -92,8 +92,8 @@ def sliced_distance(first: Patches, second: Patches, *, directions: int = 512, s
     shapes = [{height: tuple(patches.shape) for height, patches in levels.items()} for levels in (one, two)]
     if not one or shapes[0] != shapes[1]:
         raise UserError(
-            f"The sliced Wasserstein distance compares as many images of the same size and colours, but there are {first.num} on "
-            f"one side with levels {list(one)}, and {second.num} on the other with levels {list(two)}."
+            f"The sliced Wasserstein distance compares as many images of the same size and colours, but there are "
+            f"{first.num} on one side with levels {list(one)}, and {second.num} on the other with levels {list(two)}."
         )
     return {height: 1000 * _sliced(one[height], two[height], directions, key(seed, height)) for height in one}
 
