@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "gan": BASE | PARTS | {"loop", "sampling", "strategy", "checkpoint"},
     "models": BASE | PARTS | {"gan", "penalties", "tricks"},
     "data": BASE,
-    "metrics": BASE | {"images", "sampling", "__version__"},
+    "metrics": BASE | {"images", "latents", "sampling", "__version__"},
     "callbacks": BASE | {"images", "metrics", "schedules", "checkpoint", "loop", "parts"},
     "loggers": BASE | {"images"},
     "trainer": BASE | {"strategy", "callbacks"},
