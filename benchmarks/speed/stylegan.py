@@ -30,9 +30,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed.__main__ import NoTracker, ceiling
 from benchmarks.speed.clocks import Clocks, now, silence
+from ganzoo import streams
 from ganzoo.callbacks.base import as_gan
 from ganzoo.gan import GAN
-from ganzoo.layers import filtered, modulated
+from ganzoo.layers import filtered
 from ganzoo.layers.modulated import ModulatedConv2d, StyledConv
 from ganzoo.models import StyleGAN
 from ganzoo.penalties import R1, PathLength
@@ -218,7 +219,7 @@ def _unfused(self: StyledConv, x: Tensor, style: Tensor, noise: Any = "random", 
     x = self.conv(x, style)
     self.conv.gain = gain
     if self.strength is not None:
-        x = x + modulated.streams.randn(len(x), 1, *self.size, purpose=name, device=x.device) * self.strength
+        x = x + streams.randn(len(x), 1, *self.size, purpose=name, device=x.device) * self.strength
     return F.leaky_relu(x + self.bias[:, None, None], 0.2) * gain
 
 
