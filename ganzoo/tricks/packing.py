@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 from ganzoo.errors import UserError
 from ganzoo.layers import surgery
+from ganzoo.layers.trace import trace
 from ganzoo.parts import Part, Turn
+from ganzoo.tricks.networks import example
 
 if TYPE_CHECKING:
     from ganzoo.gan import GAN
@@ -53,6 +56,21 @@ class Packing(Part):
                 with torch.no_grad():
                     wide.weight /= math.sqrt(self.degree)
             surgery.replace(gan.discriminator, name, wide)
+        self._refuse_normalized_data(gan)
+
+    def _refuse_normalized_data(self, gan: GAN) -> None:
+        """A normalization that sees the data has numbers for each of its channels, and a pack has more of them."""
+        if not any(isinstance(module, _NormBase | nn.GroupNorm) for module in gan.discriminator.modules()):
+            return
+        _, (_, fake) = example(gan, gan.discriminator)
+        try:
+            trace(gan.discriminator, torch.cat([fake] * self.degree, dim=1))
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"Packing gives the discriminator {self.degree * fake.shape[1]} channels, but a layer of "
+                f"{type(gan.discriminator).__name__} normalizes the data's {fake.shape[1]}: set "
+                "model.discriminator_norm to none."
+            ) from error
 
     def setup(self, gan: GAN) -> None:
         later = gan.tricks[gan.tricks.index(self) + 1 :]

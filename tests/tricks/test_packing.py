@@ -9,7 +9,7 @@ from torch import nn
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.losses import Relativistic
-from ganzoo.models import DCGAN, MLPGAN
+from ganzoo.models import DCGAN, MLPGAN, WGANGP
 from ganzoo.parts import Part, Turn
 from ganzoo.penalties import R1, WassersteinGradientPenalty
 from ganzoo.tricks import Packing
@@ -189,3 +189,13 @@ def test_wrong_combinations_are_refused() -> None:
     grouped = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(4, 1))
     with pytest.raises(UserError, match="Packing"):
         GAN(MLPGAN().generator, grouped, parts=[Packing(2)])
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "instance"])
+def test_a_normalization_of_the_data_is_refused_when_the_model_is_built(norm) -> None:
+    """The critic of residual blocks has one before its first 1x1 convolution, where there are norms at all."""
+    small = {"generator_width": 8, "discriminator_width": 8, "penalties": []}
+    with pytest.raises(UserError, match=r"Packing gives the discriminator 6 channels, but a layer of .* the data's 3"):
+        WGANGP(discriminator_norm=norm, parts=[Packing(2)], **small)
+    packed = WGANGP(discriminator_norm="none", parts=[Packing(2)], **small)
+    assert packed.discriminator(torch.zeros(2, 6, 32, 32)).shape == (2,)
