@@ -48,12 +48,18 @@ def no_network() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def fresh_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same seed and settings for each test, whatever ran before it."""
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # left by seed_everything
-        monkeypatch.setenv(name, "")  # so that the undo restores even what the test itself sets
-        monkeypatch.delenv(name)
+def fresh_state() -> Iterator[None]:
+    """The same seed and settings for each test, whatever ran before it, and for the fixtures of the next one."""
+    _forget_seeds()
     torch.manual_seed(0)
+    yield
+    _forget_seeds()
+
+
+def _forget_seeds() -> None:
+    """Those that seed_everything leaves, in a test or in a fixture that many tests share."""
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture
