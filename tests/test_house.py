@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import ganzoo
+from ganzoo import models
 from ganzoo.config import Configurable
 from ganzoo.models import MLPGAN
 from ganzoo.parts import Turn
@@ -316,3 +317,15 @@ def _body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Lines of a function after its signature and docstring."""
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("name", models.__all__)
+def test_every_model_is_in_the_readme_and_on_its_page(name: str) -> None:
+    """A row of the README's table; a section under the number of its paper, with commands and what differs from it."""
+    readme, page = ((ROOT / path).read_text() for path in ("README.md", "docs/models.md"))
+    assert f"| `{name}` | [" in readme
+    paper = re.search(r"\b\d{4}\.\d{4,5}\b", inspect.getmodule(getattr(models, name)).__doc__)[0]
+    sections = [one for one in page.split("\n## ")[1:] if f"arxiv.org/abs/{paper})" in one.partition("```")[0]]
+    whole = [one for one in sections if re.search(r"\*\*Differences from the papers?\.\*\*", one)]
+    assert len(whole) == 1
+    assert "```bash\nganzoo fit" in whole[0]
