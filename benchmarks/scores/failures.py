@@ -34,12 +34,12 @@ Table = list[dict[str, float]]
 Check = Callable[[Table], bool]
 
 #: Learning rate and beta1 of both players at each point of a grid.
-GRID = tuple((lr, beta1) for lr in (0.003, 0.01) for beta1 in (0.0, 0.9))
+GRID = tuple((lr, beta1) for lr in (0.003, 0.01) for beta1 in (0.5, 0.9))
 FD = "eval/fd/digits-cnn"
 #: The worst minus the best Frechet distance over a grid from which on a recipe depends on its settings, and up to which
-#: it does not; and the largest distance that is still good. In the search for the recipe, with other seeds, runs that
-#: went well scored 3 to 15, others 40 and more.
-SENSITIVE, ROBUST, GOOD = 25.0, 15.0, 25.0
+#: it does not; and the largest distance that is still good. In the search for the recipe (seeds 0 to 4 of another grid,
+#: 200 to 202 of this one), the spread was 21 and more without a cure, at most 10.4 with one, and no cure was over 16.4.
+SENSITIVE, ROBUST, GOOD = 18.0, 12.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Failure:
     failed: Check
     cured: Check
     grid: tuple[tuple[float, float], ...] = ()  #: settings that one seed is trained with, each in a run of its own
+    first_seed: int = 0  #: the search for the recipe has seen those before it
 
     def options(self, cure: str | None) -> list[str]:
         """Options of ``ganzoo fit``: the recipe, and a cure stacked on it."""
@@ -126,6 +127,7 @@ FAILURES = {
         failed=depends_on_settings,
         cured=whatever_the_settings,
         grid=GRID,
+        first_seed=5,
     ),
 }
 
@@ -199,7 +201,8 @@ def main() -> None:
     options = parser.parse_args()
     results = []
     for name in options.failures or FAILURES:
-        for outcome in outcomes(FAILURES[name], range(options.seeds)):
+        failure = FAILURES[name]
+        for outcome in outcomes(failure, range(failure.first_seed, failure.first_seed + options.seeds)):
             print(json.dumps(outcome), flush=True)
             results.append(outcome)
     if options.json:
