@@ -13,6 +13,8 @@ import torch
 from tests.common import max_difference
 from tests.models.ddp_progressive import grow
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("ddp_progressive.py")
 

@@ -83,7 +83,10 @@ def content(run: str) -> dict:
     return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("sngan_cond", "lsgan") else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES],
+)
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(name, pictures, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*arguments(name, pictures), "--run_dir", "whole"]) == 0
