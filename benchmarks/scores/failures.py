@@ -161,10 +161,10 @@ def train(options: list[str]) -> Table:
         return read(Path(folder) / "run")
 
 
-def outcomes(failure: Failure, seeds: range) -> Iterator[dict[str, Any]]:
+def outcomes(failure: Failure, num_seeds: int) -> Iterator[dict[str, Any]]:
     """The verdict on each run: the recipe alone, which is to fail, and each cure."""
     for cure in (None, *failure.cures):
-        for seed in seeds:
+        for seed in range(failure.first_seed, failure.first_seed + num_seeds):
             rows = run(failure, cure, seed)
             as_expected = failure.failed(rows) if cure is None else failure.cured(rows)
             shown = spots(rows) if failure.grid else evidence(rows)
@@ -201,8 +201,7 @@ def main() -> None:
     options = parser.parse_args()
     results = []
     for name in options.failures or FAILURES:
-        failure = FAILURES[name]
-        for outcome in outcomes(failure, range(failure.first_seed, failure.first_seed + options.seeds)):
+        for outcome in outcomes(FAILURES[name], options.seeds):
             print(json.dumps(outcome), flush=True)
             results.append(outcome)
     if options.json:

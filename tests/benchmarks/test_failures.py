@@ -91,13 +91,16 @@ def test_the_last_values_of_a_run_make_the_row_of_a_point() -> None:
     assert failures.final(rows, lr=0.1) == {"lr": 0.1, "a": 3.0, "b": 2.0}
 
 
-#: Sensitivity is not among them: by bounds fixed beforehand it fails in four seeds of five (docs/failures.md).
-HOLD = ["mode_collapse", "vanishing_gradient", "instability"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HOLD)
+@pytest.mark.parametrize("name", failures.FAILURES)
 def test_it_fails_in_all_seeds_and_is_cured_in_all_seeds(name: str) -> None:
-    found = list(failures.outcomes(failures.FAILURES[name], range(failures.NUM_SEEDS)))
+    found = list(failures.outcomes(failures.FAILURES[name], failures.NUM_SEEDS))
     assert len(found) == 3 * failures.NUM_SEEDS
     assert not [outcome for outcome in found if not outcome["as_expected"]]
+
+
+def test_a_seed_that_the_search_has_seen_is_not_taken(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(failures, "run", lambda failure, cure, seed: asked.append(seed) or points(5, 30, 6, 7))
+    list(failures.outcomes(failures.FAILURES["sensitivity"], 2))
+    assert asked == [5, 6] * 3
