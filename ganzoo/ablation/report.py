@@ -118,6 +118,7 @@ body {{ color: var(--ink); background: var(--page); font: 16px/1.5 system-ui, sa
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }}
+td:last-child {{ white-space: normal; overflow-wrap: anywhere; min-width: 16rem; }}
 thead th {{ font-weight: 600; color: var(--soft); }} tbody th {{ font-weight: 600; }}
 .wide {{ overflow-x: auto; }} .note {{ color: var(--soft); font-size: .9rem; max-width: 50rem; }}
 .plot {{ margin-top: 2rem; }} .plot svg {{ width: 100%; min-width: 40rem; height: auto; color: var(--ink); }}
