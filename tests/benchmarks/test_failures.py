@@ -92,6 +92,7 @@ def test_the_last_values_of_a_run_make_the_row_of_a_point() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # fifteen runs, or sixty
 @pytest.mark.parametrize("name", failures.FAILURES)
 def test_it_fails_in_all_seeds_and_is_cured_in_all_seeds(name: str) -> None:
     found = list(failures.outcomes(failures.FAILURES[name], failures.NUM_SEEDS))
