@@ -22,6 +22,7 @@ def test_a_subject_stays_at_its_resolution(resolution: int) -> None:
     assert one.gan.generator.resolution == one.gan.discriminator.resolution == resolution
 
 
+@pytest.mark.slow
 def test_larger_images_take_longer() -> None:
     """All layers of a level have as many channels here, so that each one has about four times the work of the last."""
     rows = levels(MODEL.config(), [1, 32, 32], 8, 0.1)

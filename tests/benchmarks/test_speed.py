@@ -171,6 +171,7 @@ def test_stages_add_up_and_none_is_counted_twice(monkeypatch: pytest.MonkeyPatch
     assert {"data", "trainer", f"{plain}: optimizer", f"{lazy}: backward", "average of the generator"} < rows.keys()
 
 
+@pytest.mark.slow
 def test_the_command_compares_two_sets_of_options_by_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +189,7 @@ def test_the_command_compares_two_sets_of_options_by_turns(
     assert 0.7 < ratios[1] < 1.4
 
 
+@pytest.mark.slow
 def test_an_older_record_gives_a_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "ceiling", lambda device: speed.Clocks(1e9, 1e9))
     ours = ["--model", "MLPGAN", "--data.batch_size", "8", "--trainer.accelerator", "cpu"]
