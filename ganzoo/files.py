@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -44,6 +45,12 @@ def atomic(path: str | Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def sha256(path: str | Path) -> str:
+    """The hash of a file's content, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def link(source: str | Path, target: str | Path) -> None:

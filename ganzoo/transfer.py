@@ -5,7 +5,6 @@ Only weights begin where the other run was: clock, optimizers and the statistics
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,12 +84,6 @@ def start_from(gan: GAN, path: str | Path) -> Transfer:
     found.left = [key for key in state if key.startswith(wanted) and key not in used]
     _check(gan, found)
     return found
-
-
-def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,3 +81,8 @@ def test_an_error_of_the_disk_becomes_a_sentence() -> None:
     sentence = r"^The grid could not be written \(No space left on device\): see that the disk has room"
     with pytest.raises(TrainingError, match=sentence), files.explained("The grid"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_the_hash_of_a_file_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")  # the example of FIPS 180-2
+    assert files.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -13,7 +13,7 @@ from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.losses import D2GAN
 from ganzoo.models import DCGAN, MLPGAN, ProgressiveGAN
-from ganzoo.transfer import fingerprint, start_from
+from ganzoo.transfer import start_from
 from ganzoo.tricks import DualDiscriminator, FreezeD, Growing
 from tests.common import fit, flat, max_difference, normal_batches
 from tests.mutants import kills
@@ -221,8 +221,3 @@ def test_wrong_files_are_refused(content, words: str, source: Path, tmp_path: Pa
     with pytest.raises(UserError, match=words):
         start_from(gan, file)
     assert max_difference(gan.state_dict(), before.state_dict()) == 0.0
-
-
-def test_the_fingerprint_is_sha256(tmp_path: Path) -> None:
-    (tmp_path / "abc").write_bytes(b"abc")  # the example of FIPS 180-2
-    assert fingerprint(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganzoo import checkpoint
+from ganzoo import checkpoint, files
 from ganzoo.callbacks.base import images_of
 from ganzoo.cli import datasets, explain, quiet, trust
 from ganzoo.cli.arguments import Request
@@ -77,7 +77,7 @@ def _of_model(evaluation: Evaluation, path: Path, order: Order, where: torch.dev
     collected = evaluation.collect(gan, max_seconds=order.options.max_seconds)
     protocol = replace(evaluation.protocol, num=collected.num)
     hashes, facts = record.describe(gan)
-    hashes["checkpoint"] = record.file_hash(path)
+    hashes["checkpoint"] = files.sha256(path)
     subject = f"{path.resolve().parents[1].name}/{path.name}" if path.parent.name == "checkpoints" else path.name
     return Record(subject, protocol, evaluation.scores(collected), gan.clock.kimg, hashes, facts)
 

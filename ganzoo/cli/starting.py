@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganzoo import checkpoint
+from ganzoo import checkpoint, files
 from ganzoo.errors import UserError
-from ganzoo.transfer import fingerprint, start_from
+from ganzoo.transfer import start_from
 
 if TYPE_CHECKING:
     from ganzoo.cli.parser import FitCLI
@@ -31,7 +31,7 @@ def settle(cli: FitCLI) -> None:
     if "path" not in known:
         raise UserError("init_from says no path: write init_from: FILE, or give --init-from.")
     file = checkpoint.find(Path(known["path"]).expanduser()).absolute()
-    content = fingerprint(file)
+    content = files.sha256(file)
     if known.get("sha256", content) != content:
         raise UserError(
             f"{file} is not the file that init_from was written for, whose content was another one (SHA-256 "

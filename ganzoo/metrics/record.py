@@ -140,12 +140,6 @@ def describe(gan: GAN) -> tuple[dict[str, str], dict[str, Any]]:
     return hashes, facts
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @cache
 def code_hash() -> str:
     """SHA-256 of ganzoo's own sources."""

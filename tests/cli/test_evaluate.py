@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ganzoo import files
 from ganzoo.checkpoint import load_model
 from ganzoo.cli import main
 from ganzoo.metrics import record
@@ -63,7 +64,7 @@ def test_it_finds_what_training_found(run: Path, capsys: pytest.CaptureFixture[s
 
 def test_records_hold_the_hashes_of_what_was_measured(run: Path) -> None:
     (one,) = evaluate(run / "checkpoints" / "kimg-000000.128.ckpt", *DIGITS)
-    assert one.hashes["checkpoint"] == record.file_hash(run / "checkpoints" / "kimg-000000.128.ckpt")
+    assert one.hashes["checkpoint"] == files.sha256(run / "checkpoints" / "kimg-000000.128.ckpt")
     assert len(one.hashes["code"]) == 64 and one.facts["model"] == "DCGAN"
     assert one.protocol.reference == "Digits, 8x8" and one.protocol.reference_num == 1797
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ganzoo import files
 from ganzoo.errors import UserError
 from ganzoo.metrics import record
 from ganzoo.metrics.protocol import Protocol
@@ -107,4 +108,4 @@ def test_hashes_of_a_model(tmp_path: Path) -> None:
     assert facts["model"] == "GAN" and facts["has_average"]
     assert "config" not in hashes  # its generator has no plain form
     (tmp_path / "x").write_bytes(b"abc")
-    assert record.file_hash(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+    assert files.sha256(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ganzoo import files
 from ganzoo.errors import UserError
 from ganzoo.files import cache_root, one_at_a_time
 
@@ -24,8 +25,7 @@ def sha256(path: str | Path) -> str:
         UserError: When the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return files.sha256(path)
     except OSError as error:
         raise UserError(f"The weights {path} cannot be read ({error.strerror}); name a file that is there.") from error
 
