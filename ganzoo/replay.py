@@ -29,6 +29,18 @@ def untouched(network: nn.Module) -> AbstractContextManager[None]:
     return _lent(network, _copies(network))
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """A block in which the network is in evaluation mode; then each module is again in the mode that it was in."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def is_compiled(network: nn.Module) -> bool:
     """Whether torch compiles the network or a layer of it; such a pass cannot be differentiated twice."""
     return any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in network.modules())

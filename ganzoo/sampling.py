@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ganzoo import streams
 from ganzoo.errors import UserError
+from ganzoo.replay import evaluating
 
 if TYPE_CHECKING:
     from ganzoo.gan import GAN
@@ -46,16 +47,12 @@ def draw(
     if num < 1 or batch_size < 1:
         raise UserError(f"{num} samples in batches of {batch_size} were asked for; both must be 1 or more.")
     network = network_of(gan, averaged=averaged)
-    training = [module for module in network.modules() if module.training]
-    network.eval()
     chosen = choose_labels(gan.num_classes, num, seed=seed, labels=labels, first=first)
     numbers = range(first, first + num)
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
     found = batches(gan, network, numbers, chosen, **options, truncation=truncation, fixed_noise=fixed_noise)
-    samples = torch.cat([x.cpu() for x in found])
-    for module in training:
-        module.training = True
-    return samples
+    with evaluating(network):
+        return torch.cat([x.cpu() for x in found])
 
 
 def network_of(gan: GAN, *, averaged: bool) -> nn.Module:
@@ -115,18 +112,26 @@ def generate(
 
     Truncation is where the generator says, else of the latents: on the CPU, so that all devices see the same.
     """
-    samples: Tensor
     if truncation is not None and isinstance(network, TruncatesStyles):
         return network.truncated(latents.to(gan.device), labels, truncation.psi, truncation.cutoff)
-    if truncation is not None:
-        if truncation.cutoff is not None:
-            raise UserError(
-                f"A truncation of the first {truncation.cutoff} layers was asked for, but {type(gan).__name__} has no "
-                "styles that differ between layers: leave the cutoff out."
-            )
-        latents = gan.latents.truncated(latents, truncation.psi)
-    samples = network(latents.to(gan.device), labels)
+    samples: Tensor = network(truncated(gan, latents, truncation).to(gan.device), labels)
     return samples
+
+
+def truncated(gan: GAN, latents: Tensor, truncation: Truncation | None) -> Tensor:
+    """The latents of a generator that has no styles to truncate.
+
+    Raises:
+        UserError: Those of some layers were meant.
+    """
+    if truncation is None:
+        return latents
+    if truncation.cutoff is not None:
+        raise UserError(
+            f"A truncation of the first {truncation.cutoff} layers was asked for, but {type(gan).__name__} has no "
+            "styles that differ between layers: leave the cutoff out."
+        )
+    return gan.latents.truncated(latents, truncation.psi)
 
 
 def choose_labels(num_classes: int, num: int, *, seed: int, labels: Sequence[int] | None, first: int) -> Tensor | None:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganzoo import sampling, streams
 from ganzoo.errors import UserError
 from ganzoo.latents import Normal
 from ganzoo.metrics.path import slerp
+from ganzoo.replay import evaluating
 
 if TYPE_CHECKING:
     from ganzoo.gan import GAN
@@ -58,7 +59,8 @@ def interpolate(gan: GAN, num: int, frames: int, options: Options, *, closed: bo
     """
     if num < 2 or frames < 1:
         raise UserError(f"{frames} images on the ways between {num} samples were asked for; give 1 and 2 or more.")
-    with _Space(gan, options) as space:
+    space = _Space(gan, options)
+    with evaluating(space.network):
         points, labels = space.points(num, one_class=not space.styled)
         place = torch.linspace(0, 1, frames + 2, dtype=points.dtype, device=points.device)
         ways = []
@@ -85,7 +87,8 @@ def mix(gan: GAN, num: int, layers: int, options: Options) -> tuple[Tensor, Tens
     """
     if num < 1:
         raise UserError(f"{num} sources of styles were asked for; give 1 or more.")
-    with _Space(gan, options) as space:
+    space = _Space(gan, options)
+    with evaluating(space.network):
         points, _ = space.points(2 * num) if space.styled else (torch.empty(0), None)
         if points.dim() != 3:
             raise UserError(
@@ -104,24 +107,14 @@ def mix(gan: GAN, num: int, layers: int, options: Options) -> tuple[Tensor, Tens
 
 
 class _Space:
-    """The space of a generator in which images are combined: that of styles, or of latents. In evaluation mode."""
+    """The space of a generator in which images are combined: that of styles, or of latents."""
 
     def __init__(self, gan: GAN, options: Options) -> None:
         self.gan, self.options = gan, options
         self.network: Any = sampling.network_of(gan, averaged=options.averaged)
         self.styled = isinstance(self.network, Styled)
-        self._training: list[nn.Module] = []
         if options.batch_size < 1:
             raise UserError(f"Batches of {options.batch_size} images were asked for; a batch has 1 or more.")
-
-    def __enter__(self) -> _Space:
-        self._training = [module for module in self.network.modules() if module.training]
-        self.network.eval()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for module in self._training:
-            module.training = True
 
     @torch.no_grad()
     def points(self, num: int, *, one_class: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -143,13 +136,7 @@ class _Space:
         labels = None if labels is None else labels.to(gan.device)
         points = gan.latents.numbered(range(num), gan.generator.latent_dim, options.seed)
         if not self.styled:
-            if cut is not None and cut.cutoff is not None:
-                raise UserError(
-                    f"A truncation of the first {cut.cutoff} layers was asked for, but {type(gan).__name__} has no "
-                    "styles that differ between layers: leave the cutoff out."
-                )
-            points = points if cut is None else gan.latents.truncated(points, cut.psi)
-            return points.to(gan.device), labels
+            return sampling.truncated(gan, points, cut).to(gan.device), labels
         with torch.autocast(gan.device.type, enabled=False):
             points = self.network.mapping(points.to(gan.device), labels)
             return points if cut is None else self.network.truncate(points, cut.psi, cut.cutoff), labels

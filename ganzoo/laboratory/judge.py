@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from ganzoo.errors import UserError
 from ganzoo.loop import Loop
 from ganzoo.losses import AdversarialLoss, LeastSquares, NonSaturating, Saturating
+from ganzoo.replay import evaluating
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def judge(gan: Loop, points: Tensor) -> Judgement | None:
     if gan.num_classes:
         return None
     points = points.detach().to(gan.device).requires_grad_()
-    with _at_rest(gan.discriminator), torch.enable_grad(), torch.autocast(gan.device.type, enabled=False):
+    with evaluating(gan.discriminator), torch.enable_grad(), torch.autocast(gan.device.type, enabled=False):
         logits = _logits(gan.discriminator, points)
         if logits is None or not _is_pointwise(gan.discriminator, points, logits):
             return None
@@ -78,15 +77,3 @@ def _is_pointwise(network: nn.Module, points: Tensor, logits: Tensor) -> bool:
         return False
     alone = _logits(network, points[: len(points) // 2 + 1])
     return alone is not None and torch.allclose(alone, logits[: len(alone)], rtol=1e-3, atol=1e-3)
-
-
-@contextmanager
-def _at_rest(network: nn.Module) -> Iterator[None]:
-    """A block in evaluation mode."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

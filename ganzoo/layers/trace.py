@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ganzoo.errors import UserError
 from ganzoo.layers.surgery import last_layer
+from ganzoo.replay import evaluating
 
 
 class Call(NamedTuple):
@@ -37,17 +38,14 @@ def trace(network: nn.Module, *inputs: Any) -> tuple[list[Call], Any]:
 
         return hook
 
-    training = [module for module in network.modules() if module.training]
     hooks = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
     hooks.append(network.register_forward_pre_hook(lambda *_: calls.clear()))
     try:
-        with torch.random.fork_rng(devices=[]):
-            output = network.eval()(*inputs)
+        with evaluating(network), torch.random.fork_rng(devices=[]):
+            output = network(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module in training:
-            module.training = True
     return calls, output
 
 

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from ganzoo.errors import UserError
 from ganzoo.layers.surgery import WEIGHTED
 from ganzoo.parts import Part, PlayerName
+from ganzoo.replay import evaluating
 from ganzoo.tricks.networks import calls, example
 
 if TYPE_CHECKING:
@@ -81,14 +82,10 @@ def modules_that_see_the_data(gan: GAN) -> list[nn.Module]:
             ended.setdefault(module)
 
     hooks = [module.register_forward_hook(note) for module in network.modules()]
-    training = [module for module in network.modules() if module.training]
     try:
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            network.eval()
+        with evaluating(network), torch.enable_grad(), torch.random.fork_rng(devices=[]):
             functional_call(network, constants, (data.detach().requires_grad_().clone(), labels))
     finally:
         for hook in hooks:
             hook.remove()
-        for module in training:
-            module.training = True
     return list(ended)
