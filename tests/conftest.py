@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from jsonargparse._common import parsing_settings
 
 _LOCAL = ("127.0.0.1", "::1", "localhost", "")
 
@@ -52,7 +53,9 @@ def fresh_state() -> Iterator[None]:
     """The same seed and settings for each test, whatever ran before it, and for the fixtures of the next one."""
     _forget_seeds()
     torch.manual_seed(0)
+    settings = dict(parsing_settings)  # a command narrows what its parser may import, for as long as the process lives
     yield
+    parsing_settings.update(settings)
     _forget_seeds()
 
 

@@ -40,9 +40,9 @@ from benchmarks.speed.stages import Stages, table
 from ganzoo import __version__
 from ganzoo.ablation.timing import Subject, compare
 from ganzoo.callbacks.base import as_gan
+from ganzoo.cli import trust
 from ganzoo.cli.arguments import read
 from ganzoo.cli.parser import FitCLI
-from ganzoo.cli.trust import import_modules
 from ganzoo.gan import GAN
 from ganzoo.trainer import Trainer
 
@@ -99,7 +99,8 @@ def parse(recipe: str | None, shape: list[int] | None, rest: list[str]) -> FitCL
     if shape:
         arguments += ["--import", "benchmarks.speed.noise", "--data", "Noise", f"--data.shape={shape}"]
     request = read([*arguments, *rest])
-    import_modules(request.imports)
+    trust.import_modules(request.imports)
+    trust.restrict_parser(request.imports)
     cli = FitCLI(request)
     silence()
     cli.parse()
