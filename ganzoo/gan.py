@@ -15,9 +15,10 @@ from ganzoo import checkpoint, sampling
 from ganzoo.config import Configurable, build, default
 from ganzoo.ema import EMA, averaged_copy
 from ganzoo.errors import UserError
+from ganzoo.generator import Generator
 from ganzoo.latents import Latents, Normal
 from ganzoo.layers.minibatch import ComparesSamples
-from ganzoo.loop import Generator, Loop
+from ganzoo.loop import Loop
 from ganzoo.losses import AdversarialLoss, NonSaturating
 from ganzoo.optim import Adam, Optimizer
 from ganzoo.parts import Part, Penalty, PlayerName

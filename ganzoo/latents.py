@@ -38,6 +38,13 @@ class Latents(Configurable):
             "leave truncation out."
         )
 
+    def plausible(self, latents: Tensor) -> Tensor:
+        """The nearest latents (N, dim) that a draw could well have given, of such as an optimizer has moved.
+
+        Unless a distribution knows better, all are.
+        """
+        return latents
+
 
 class Normal(Latents):
     """Independent standard normal components."""
@@ -58,9 +65,22 @@ class Normal(Latents):
         moved = math.sqrt(2) * torch.erfinv(inside * torch.erf(latents.double() / math.sqrt(2)))
         return moved.clamp(-threshold, threshold).to(latents.dtype)
 
+    def plausible(self, latents: Tensor) -> Tensor:
+        """Of a length within three standard deviations of a draw's.
+
+        The length of d components has a mean of about sqrt(d - 1/2) and a variance of about 1/2 (chi distribution).
+        """
+        usual, margin = math.sqrt(latents.shape[1] - 0.5), 3 * math.sqrt(0.5)
+        lengths = latents.norm(dim=1, keepdim=True)
+        return latents * (lengths.clamp(max(usual - margin, 0), usual + margin) / lengths.clamp_min(1e-12))
+
 
 class Uniform(Latents):
     """Independent components, uniform in [-1, 1)."""
 
     def draw(self, num: int, dim: int, device: torch.device) -> Tensor:
         return streams.rand(num, dim, purpose="latent", device=device) * 2 - 1
+
+    def plausible(self, latents: Tensor) -> Tensor:
+        """With components in [-1, 1]."""
+        return latents.clamp(-1, 1)

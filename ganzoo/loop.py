@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ganzoo import internals, streams
 from ganzoo.ema import EMA, Follower
 from ganzoo.errors import TrainingError, UserError
+from ganzoo.generator import Generator
 from ganzoo.judging import judge, shown
 from ganzoo.latents import Latents
 from ganzoo.layers.coupling import is_separable
@@ -29,12 +30,6 @@ from ganzoo.plan import Clock, Plan
 from ganzoo.players import Player
 from ganzoo.precision import full_precision
 from ganzoo.schedules import Schedule, value_at
-
-
-class Generator(nn.Module):
-    """Base of all generators: ``forward(latents, labels)`` with latents of shape (N, latent_dim)."""
-
-    latent_dim: int
 
 
 class Real(NamedTuple):

@@ -6,7 +6,8 @@ resumed run draws what the uninterrupted one would have drawn, with nothing abou
 
 Inside :func:`stream`, the functions :func:`randn`, :func:`rand` and :func:`randint` draw keyed numbers.
 Inside :func:`numbered` they draw for numbered samples, each from generators of its own.
-Outside of both they draw from torch's global generator.
+Inside :func:`kept` they draw once for each purpose, and get the same again.
+Outside of these they draw from torch's global generator.
 """
 
 from __future__ import annotations
@@ -130,6 +131,42 @@ def numbered(numbers: Sequence[int], *parts: int | str, device: torch.device) ->
     source = Numbered(parts, 0, len(numbers), len(numbers), device, numbers=numbers)
     with _within(source):
         yield source
+
+
+@dataclass
+class _Kept(Stream):
+    """A source in front of another one, from which each purpose is drawn once."""
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    behind: Stream | None = None
+
+    def draw(self, draw: Draw, num: int, shape: tuple[int, ...], purpose: str) -> Tensor:
+        if purpose not in self.values:
+            assert self.behind is not None
+            self.values[purpose] = self.behind.draw(draw, num, shape, purpose)
+        value = self.values[purpose]
+        if value.shape != (num, *shape):
+            raise UserError(
+                f"Numbers of shape {(num, *shape)} were to be drawn for {purpose!r}, of which {tuple(value.shape)} were "
+                "kept: give each draw that is to be kept a purpose of its own."
+            )
+        return value
+
+
+@contextmanager
+def kept(values: dict[str, Tensor]) -> Iterator[None]:
+    """Draws inside the block are those in ``values``, by purpose; what is not there is drawn, and put there.
+
+    So passes of a network can share what it draws, and somebody can change it. The block is inside of :func:`stream`
+    or :func:`numbered`, which the missing numbers are drawn from.
+
+    Raises:
+        UserError: Another shape is drawn than was kept.
+    """
+    assert _current is not None, "there is no source to keep numbers of"
+    outer = _current
+    with _within(_Kept(outer.parts, outer.start, outer.num, outer.total, outer.device, outer.generators, values, outer)):
+        yield
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from ganzoo import joint, losses, penalties, strategy, streams, tricks
 from ganzoo.augment import ADA, APA, DiffAugment, InstanceNoise
 from ganzoo.data import Digits
 from ganzoo.gan import GAN
+from ganzoo.generator import Generator
 from ganzoo.health.signals import Signals
-from ganzoo.loop import Generator
 from ganzoo.models import DCGAN, ProgressiveGAN
 from ganzoo.optim import SGD
 from tests.common import quiet_trainer

@@ -16,8 +16,8 @@ from ganzoo import judging, streams
 from ganzoo.augment import InstanceNoise
 from ganzoo.ema import EMA
 from ganzoo.gan import GAN
+from ganzoo.generator import Generator
 from ganzoo.layers.spectral import rules, spectral_norm
-from ganzoo.loop import Generator
 from ganzoo.losses import Hinge, RelativisticAverage
 from ganzoo.models import DCGAN, SNGAN
 from ganzoo.optim import SGD

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganzoo.generator import Generator
 from ganzoo.layers.conditional import Norm, batch_norm
 from ganzoo.layers.folded import Upsampling
 from ganzoo.layers.norm import normalize_all
@@ -30,7 +31,7 @@ from ganzoo.layers.resnet import (
 Behind = Mapping[int, Callable[[int], nn.Module]]  #: by resolution: makes the layer that follows, for so many channels
 
 
-class ResNetGenerator(nn.Module):
+class ResNetGenerator(Generator):
     """Latents (N, latent_dim) to images (N, channels, S, S) in [-1, 1]; labels (N,) choose gains and biases of norms.
 
     A linear layer gives the smallest feature map, from 4x4 to 7x7; blocks double it up to the size of the images.

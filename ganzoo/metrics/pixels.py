@@ -79,8 +79,8 @@ def resize(images: Tensor, size: int, mode: Resize) -> Tensor:
         mode: One of the above.
 
     Returns:
-        float32 (N, C, size, size) in [0, 255], on the device of the images. Pillow itself computes on a CPU; elsewhere
-        the same filter in float64, within 4e-5 of it.
+        float32 (N, C, size, size) in [0, 255], on the device of the images. Pillow itself computes on a CPU; elsewhere,
+        and where a gradient is asked for, the same filter in float64, within 4e-5 of it.
 
     Raises:
         UserError: For images that have another size with ``none``.
@@ -151,7 +151,8 @@ def _between(x: Tensor, before: Tensor, after: Tensor, share: Tensor, *, dim: in
 
 
 def _smooth(images: Tensor, size: int, mode: Literal["bilinear", "bicubic"]) -> Tensor:
-    return (_pillow if images.device.type == "cpu" else _like_pillow)(images, size, mode)
+    by_pillow = images.device.type == "cpu" and not images.requires_grad
+    return (_pillow if by_pillow else _like_pillow)(images, size, mode)
 
 
 def _like_pillow(images: Tensor, size: int, mode: str) -> Tensor:

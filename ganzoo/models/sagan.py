@@ -19,7 +19,7 @@ from typing import Any
 
 from ganzoo.config import default
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN, Generator
+from ganzoo.gan import GAN
 from ganzoo.layers.attention import SelfAttentionLayer, attention_size
 from ganzoo.layers.resnet import Initialization, base_size, discriminator_widths, generator_widths
 from ganzoo.layers.resnet_networks import Behind, ResNetDiscriminator, ResNetGenerator
@@ -86,7 +86,7 @@ class SAGAN(GAN):
         size = attention_size(image_size, attention_resolution, max(second, bottom))
         behind: Behind = {size: lambda c: SelfAttentionLayer(c, pool=attention_pool)} if size else {}
         super().__init__(
-            SAGANGenerator(
+            ResNetGenerator(
                 image_size,
                 g_widths,
                 channels=channels,
@@ -111,7 +111,3 @@ class SAGAN(GAN):
             discriminator_optimizer=discriminator_optimizer,
             **recipe,
         )
-
-
-class SAGANGenerator(ResNetGenerator, Generator):
-    """Latents (N, latent_dim) to images (N, channels, S, S) in [-1, 1], by residual blocks with attention."""

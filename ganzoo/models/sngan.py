@@ -15,7 +15,7 @@ from typing import Any
 
 from ganzoo.config import default
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN, Generator
+from ganzoo.gan import GAN
 from ganzoo.layers.folded import Upsampling
 from ganzoo.layers.resnet import Initialization, discriminator_widths, generator_widths
 from ganzoo.layers.resnet_networks import ResNetDiscriminator, ResNetGenerator
@@ -72,7 +72,7 @@ class SNGAN(GAN):
         if min(latent_dim, channels) < 1:
             raise UserError(f"SNGAN was given latent_dim {latent_dim} and channels {channels}; both are 1 or more.")
         super().__init__(
-            SNGANGenerator(
+            ResNetGenerator(
                 image_size,
                 generator_widths(image_size, generator_width, generator_max_width),
                 channels=channels,
@@ -96,7 +96,3 @@ class SNGAN(GAN):
             discriminator_optimizer=discriminator_optimizer,
             **recipe,
         )
-
-
-class SNGANGenerator(ResNetGenerator, Generator):
-    """Latents (N, latent_dim) to images (N, channels, S, S) in [-1, 1], by residual blocks without normal weights."""

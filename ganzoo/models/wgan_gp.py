@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ganzoo.config import default
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN, Generator
+from ganzoo.gan import GAN
 from ganzoo.layers.folded import Upsampling
 from ganzoo.layers.norm import NormName, activation_norm
 from ganzoo.layers.resnet import Initialization, discriminator_widths, generator_widths
@@ -82,7 +82,7 @@ class WGANGP(GAN):
             raise UserError(f"WGANGP was given latent_dim {latent_dim} and channels {channels}; both are 1 or more.")
         has_layers = discriminator_norm not in ("none", "spectral")
         super().__init__(
-            WGANGPGenerator(
+            ResNetGenerator(
                 image_size,
                 generator_widths(image_size, generator_width, generator_max_width),
                 channels=channels,
@@ -110,7 +110,3 @@ class WGANGP(GAN):
             discriminator_optimizer=discriminator_optimizer,
             **recipe,
         )
-
-
-class WGANGPGenerator(ResNetGenerator, Generator):
-    """Latents (N, latent_dim) to images (N, channels, S, S) in [-1, 1], by residual blocks."""

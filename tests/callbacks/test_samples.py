@@ -17,8 +17,8 @@ from ganzoo.callbacks import Checkpoint, GracefulStop, Samples
 from ganzoo.callbacks.samples import layout
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
+from ganzoo.generator import Generator
 from ganzoo.images import grid
-from ganzoo.loop import Generator
 from tests.callbacks.common import At, Dies, Noise, die, run, same_state, tiny
 from tests.common import Critic
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ganzoo.data import Mixture
 from ganzoo.gan import GAN
+from ganzoo.generator import Generator
 from ganzoo.laboratory.judge import judge, optimum
 from ganzoo.laboratory.pictures import density_by_kernels
-from ganzoo.loop import Generator
 from ganzoo.losses import AdversarialLoss, Hinge, LeastSquares, NonSaturating, Saturating, Wasserstein
 from ganzoo.models import MLPGAN
 from ganzoo.tricks import MinibatchStdDev

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ganzoo.data.batch import Batch
 from ganzoo.gan import GAN
-from ganzoo.loop import Generator
+from ganzoo.generator import Generator
 from ganzoo.metrics.extractors.base import Extractor, Features
 from tests.common import Critic
 

@@ -13,7 +13,7 @@ from ganzoo import streams
 from ganzoo.config import build
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
-from ganzoo.loop import Generator
+from ganzoo.generator import Generator
 from ganzoo.models import DCGAN, MLPGAN
 from ganzoo.models.mlp import MLPDiscriminator
 from ganzoo.optim import SGD
