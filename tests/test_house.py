@@ -70,7 +70,7 @@ MAY_IMPORT = {
     "callbacks": BASE | {"images", "metrics", "schedules", "checkpoint", "loop", "parts"},
     "loggers": BASE | {"images"},
     "trainer": BASE | {"strategy", "callbacks"},
-    "ablation": BASE | {"__version__", "trainer"},
+    "ablation": BASE | {"__version__", "trainer", "analysis"},
 }
 WITHOUT_LIGHTNING = (
     BASE | PARTS | {*("images", "meter", "augment", "penalties", "tricks", "sampling", "metrics", "models", "health")}

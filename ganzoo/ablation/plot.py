@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ganzoo.ablation.plan import BASE
 from ganzoo.ablation.results import Score
 from ganzoo.ablation.summary import RunResult, Summary
+from ganzoo.analysis.colours import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-#: Colours that can be told apart by colour-blind readers (Okabe and Ito 2008), on white and on black.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GREY = "#888888"
 
 _INK = "#010203"  #: stands for the colour of the page's text until the SVG is written

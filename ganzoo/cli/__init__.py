@@ -17,8 +17,10 @@ from ganzoo.errors import TrainingError, UserError
 COMMANDS = {
     "fit": ("ganzoo.cli.fit", "Train a model, or go on with a run."),
     "sample": ("ganzoo.cli.sample", "Draw images from a trained model."),
+    "project": ("ganzoo.cli.project", "Find the latents whose images are nearest to given ones."),
     "ablate": ("ganzoo.cli.ablate", "Compare variations of a recipe, with the same seeds."),
     "evaluate": ("ganzoo.cli.evaluate", "Score a model by a protocol: FID, KID, IS, precision and recall."),
+    "compare": ("ganzoo.cli.compare", "Put the scores of runs beside each other, at equal images and equal time."),
     "validate": ("ganzoo.cli.validate", "Measure a checkpoint as the evaluation of its run does."),
     "diagnose": ("ganzoo.cli.diagnose", "Name what goes wrong in a run."),
     "extractor": ("ganzoo.cli.extractor", "Train a small classifier whose features scores compare."),
