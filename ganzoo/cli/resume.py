@@ -29,6 +29,7 @@ FREE = (
     "trainer.profiler",
     "trainer.enable_progress_bar",
     "data.num_workers",
+    "data.on_device",
     "samples.every_kimg",
     "checkpoint.every_kimg",
     "checkpoint.keep",

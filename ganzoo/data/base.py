@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as L
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ganzoo.config import Configurable
+from ganzoo.data import resident
 from ganzoo.data.batch import Batch
 from ganzoo.data.loader import Loader, leave_signals_to_the_parent
 from ganzoo.data.sampler import EndlessSampler
@@ -28,12 +29,21 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
     construction; nothing is decoded for them.
     """
 
-    def __init__(self, *, batch_size: int = 64, num_workers: int = 0, labels: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        labels: bool = False,
+        on_device: bool | Literal["auto"] = "auto",
+    ) -> None:
         """
         Args:
             batch_size: Images per step, over all devices and accumulation.
             num_workers: Loader processes; 0 for one thread, which is faster as long as the cache fits into memory.
             labels: Whether batches carry classes, for conditional models.
+            on_device: Whether all images live on the device, where batches are then made without a loader; auto: on a
+                GPU, if they take at most a quarter of its free memory.
         """
         super().__init__()
         if batch_size < 1:
@@ -41,6 +51,7 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
         if num_workers < 0:
             raise UserError(f"num_workers is {num_workers}; give 0 to load in this process, or how many others.")
         self.batch_size, self.num_workers, self.labels = batch_size, num_workers, labels
+        self.on_device: bool | Literal["auto"] = on_device
         self._start = 0
 
     @property
@@ -84,10 +95,10 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
         if stage == "fit" and check is not None:
             check(self.shape, self.batch_size, getattr(trainer, "world_size", 1))
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> Loader | resident.ResidentLoader:
         """Micro-batches of this process, in the order of the stream, without end.
 
-        World size and rank come from the trainer; ``accumulate``, ``seed`` and ``batch_sizes`` from its model.
+        World size, rank and device come from the trainer; ``accumulate``, ``seed`` and ``batch_sizes`` from its model.
         """
         trainer = self.trainer
         module = getattr(trainer, "lightning_module", None)
@@ -101,6 +112,10 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
             seed=getattr(module, "seed", 0),
         )
         sampler.start = self._start
+        if trainer is not None:
+            here = resident.settle(self.dataset, sampler, trainer.strategy.root_device, self.on_device)
+            if here is not None:
+                return here
         # A whole micro-batch is one look-up in the memory map, so this nag of Lightning's is bad advice here.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         return Loader(

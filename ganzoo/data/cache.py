@@ -60,6 +60,11 @@ class Cache(Dataset[Batch]):
     def has_labels(self) -> bool:
         return self._labels is not None
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all its images."""
+        return self._num * int(np.prod(self.shape))
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_pixels", "_labels", "_rows")}
 
@@ -210,19 +215,20 @@ def _check_disk(pictures: Pictures) -> None:
     if shutil.disk_usage(cache_root()).free < need + (1 << 24):
         raise UserError(f"Too little room on the disk: {_need(pictures)}.")
     where = cache_root() / "images"
-    print(f"{pictures.title}: {pictures.num} pictures, a cache of {_size(need)} in {where}", file=sys.stderr)
+    print(f"{pictures.title}: {pictures.num} pictures, a cache of {size_text(need)} in {where}", file=sys.stderr)
 
 
 def _need(pictures: Pictures) -> str:
     need = pictures.num * int(np.prod(pictures.framing.shape))
     free = shutil.disk_usage(cache_root()).free
     return (
-        f"the cache of {pictures.title} takes {_size(need)} and {cache_root()} has {_size(free)} free; "
+        f"the cache of {pictures.title} takes {size_text(need)} and {cache_root()} has {size_text(free)} free; "
         "make room, or set GANZOO_CACHE to a folder on another disk"
     )
 
 
-def _size(num_bytes: int) -> str:
+def size_text(num_bytes: int) -> str:
+    """Bytes as a user reads them."""
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 

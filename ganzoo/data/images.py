@@ -46,7 +46,7 @@ class ImageData(GANDataModule):
             resample: Filter for resizing; all but nearest are antialiased.
             mirror: Whether to flip half of the images, drawn anew each time.
             corrupt: What to do with pictures that cannot be decoded: refuse to train, or skip them.
-            **options: Of the base: batch_size, num_workers, labels.
+            **options: Of the base: batch_size, num_workers, labels, on_device.
         """
         super().__init__(**options)
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size

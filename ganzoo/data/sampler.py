@@ -73,6 +73,11 @@ class EndlessSampler(DistributedSampler[Indices]):
         self.start = 0  # images that were drawn before the next iterator
 
     def __iter__(self) -> Iterator[Indices]:
+        for block in self.blocks():
+            yield from block
+
+    def blocks(self) -> Iterator[Indices]:
+        """The same by blocks (k, micro) of successive micro-batches, some thousand places at a time."""
         start = self.start
         while True:
             size = [size for place, size in self.sizes if place <= start][-1]
@@ -81,7 +86,7 @@ class EndlessSampler(DistributedSampler[Indices]):
             if end is not None:
                 ahead = min(ahead, -(-(end - start) // size))  # the last one of this size may reach beyond the end
             batches = start + size * np.arange(ahead, dtype=np.int64)
-            yield from self.at(self.places(batches, size)).reshape(-1, self.micro(size))
+            yield self.at(self.places(batches, size)).reshape(-1, self.micro(size))
             start += size * ahead
 
     def __len__(self) -> int:

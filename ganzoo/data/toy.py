@@ -66,7 +66,7 @@ class Toy(GANDataModule):
 
 
 _FORMAT = 2  # of the stream: raised when a place comes to hold another point
-_NO_FACTS = ("batch_size", "num_workers", "labels")
+_NO_FACTS = ("batch_size", "num_workers", "labels", "on_device")
 
 
 class _Modes(Toy):
