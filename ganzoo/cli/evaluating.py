@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganzoo import checkpoint, files
 from ganzoo.callbacks.base import images_of
-from ganzoo.cli import datasets, explain, quiet, trust
+from ganzoo.cli import datasets, extractors, quiet, trust
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.devices import device
 from ganzoo.cli.evaluate import Order, is_model
@@ -162,23 +162,10 @@ def _extractor(order: Order) -> Extractor | None:
     if not words:
         preset: Extractor = build(order.preset.extractor)
         return preset
-    named = words[0].partition("=")[2]
-    if words[0].startswith("--extractor=") and (named.endswith(".pt") or named == "digits-cnn"):
-        words[:1] = ["--extractor=Domain", f"--extractor.path={named}"]
     if not words[0].startswith("--extractor="):  # options for the protocol's
         words.insert(0, f"--extractor={order.preset.extractor['class_path']}")
         words[1:1] = [f"--extractor.{name}={value}" for name, value in order.preset.extractor["init_args"].items()]
-    from ganzoo.cli.parser import ParseError, Parser, load_parts
-
-    load_parts()
-    trust.restrict_parser(order.against.imports)
-    parser = Parser(prog=_COMMAND, allow_abbrev=False)
-    parser.add_subclass_arguments(Extractor, "extractor", required=True)
-    try:
-        found: Extractor = parser.instantiate(parser.parse_args(words))["extractor"]
-    except ParseError as error:
-        raise UserError(explain.sentence(str(error), Request(words), ["extractor"])) from error
-    return found
+    return extractors.parse(words, order.against.imports, _COMMAND)
 
 
 class Line:

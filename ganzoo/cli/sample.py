@@ -32,7 +32,7 @@ def read(arguments: list[str]) -> argparse.Namespace:
         UserError: For what can be refused without torch.
     """
     args = _parser().read(arguments)
-    args.labels, args.out = _numbers(args.labels), Path(args.out)
+    args.labels, args.out = numbers(args.labels), Path(args.out)
     if args.cutoff is not None and args.truncation is None:
         raise UserError(f"--cutoff was {args.cutoff}, which says where --truncation acts: give that as well.")
     if args.columns is not None and args.columns < 1:
@@ -92,7 +92,12 @@ def _parser() -> ToolParser:
     return parser
 
 
-def _numbers(text: str | None) -> list[int] | None:
+def numbers(text: str | None) -> list[int] | None:
+    """The classes that ``--labels`` gives.
+
+    Raises:
+        UserError: They are no numbers.
+    """
     if text is None:
         return None
     try:

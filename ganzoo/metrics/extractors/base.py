@@ -83,23 +83,14 @@ class Extractor(Configurable):
             return self.extract(_with_channels(images, self.channels, self.name).to(self.device))
 
     def differentiable(self, images: Tensor) -> Tensor:
-        """Features (N, D) of images as those of :meth:`unrounded`, with a gradient where the images require one.
+        """Features (N, D) of images as those of :meth:`unrounded`, with their gradient, where the network has one.
 
         Args:
             images: float32 (N, C, H, W), of the range 0 to 255.
-
-        Raises:
-            UserError: The network gives no gradient, as one that was exported without.
         """
         self.load()
         with exact(self.device):
-            features = self.extract(_with_channels(images, self.channels, self.name).to(self.device)).features
-        if images.requires_grad and not features.requires_grad:
-            raise UserError(
-                f"The features of {self.name} have no gradient by which images could be changed: choose another "
-                "extractor, or compare pixels."
-            )
-        return features
+            return self.extract(_with_channels(images, self.channels, self.name).to(self.device)).features
 
     def extract(self, images: Tensor) -> Features:
         """Features of images (N, C, H, W) that are on the device and have the network's channels.
