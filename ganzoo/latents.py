@@ -72,7 +72,9 @@ class Normal(Latents):
         """
         usual, margin = math.sqrt(latents.shape[1] - 0.5), 3 * math.sqrt(0.5)
         lengths = latents.norm(dim=1, keepdim=True)
-        return latents * (lengths.clamp(max(usual - margin, 0), usual + margin) / lengths.clamp_min(1e-12))
+        allowed = lengths.clamp(max(usual - margin, 0), usual + margin)
+        nearest: Tensor = latents * (allowed / lengths.clamp_min(1e-12))
+        return nearest
 
 
 class Uniform(Latents):

@@ -147,8 +147,8 @@ class _Kept(Stream):
         value = self.values[purpose]
         if value.shape != (num, *shape):
             raise UserError(
-                f"Numbers of shape {(num, *shape)} were to be drawn for {purpose!r}, of which {tuple(value.shape)} were "
-                "kept: give each draw that is to be kept a purpose of its own."
+                f"Numbers of shape {(num, *shape)} were drawn for {purpose!r}, where {tuple(value.shape)} were kept: "
+                "give each draw of a network a purpose of its own."
             )
         return value
 
@@ -165,7 +165,9 @@ def kept(values: dict[str, Tensor]) -> Iterator[None]:
     """
     assert _current is not None, "there is no source to keep numbers of"
     outer = _current
-    with _within(_Kept(outer.parts, outer.start, outer.num, outer.total, outer.device, outer.generators, values, outer)):
+    with _within(
+        _Kept(outer.parts, outer.start, outer.num, outer.total, outer.device, outer.generators, values, outer)
+    ):
         yield
 
 
