@@ -15,6 +15,7 @@ from ganzoo.parts import Turn
 from ganzoo.penalties import R1
 from ganzoo.tricks import AuxiliaryClassifier
 from tests.common import Endless, fit
+from tests.mutants import kills
 
 LABELS = torch.arange(4)
 
@@ -177,7 +178,7 @@ def test_without_projection_the_discriminator_ignores_labels_and_a_classifier_ma
     assert not torch.equal(gan.generator.blocks[0].norm1.gain, before)
 
 
-def test_r1_through_the_attention_against_a_loop_over_samples() -> None:
+def check_r1(forward) -> None:
     """gamma/2 E|grad D|^2 and its derivative with respect to a weight of the attention, in float64.
 
     The reference takes each sample's gradient alone, and the attention as a loop over the positions.
@@ -187,12 +188,13 @@ def test_r1_through_the_attention_against_a_loop_over_samples() -> None:
     network = gan.discriminator.eval()
     (layer,) = [m for m in network.modules() if isinstance(m, SelfAttentionLayer)]
     nn.init.constant_(layer.gamma, 0.8)
+    layer.forward = lambda x: forward(layer, x)
     data = torch.randn(3, 3, 16, 16, dtype=torch.float64)
     turn = Turn(gan, "discriminator", 0, 0.0, real=data.requires_grad_())
     turn.real_logits = network(data)
     term = gan.tricks[0](turn)
     weights = [layer.query.parametrizations.weight.original, layer.gamma]
-    found = torch.autograd.grad(term, weights)
+    found = torch.autograd.grad(term, weights, materialize_grads=True)
 
     layer.forward = lambda x: loop(layer, x)
     norms = []
@@ -207,7 +209,15 @@ def test_r1_through_the_attention_against_a_loop_over_samples() -> None:
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-9)
 
 
-def loop(layer: SelfAttentionLayer, x: torch.Tensor) -> torch.Tensor:
+def test_r1_through_the_attention_against_a_loop_over_samples() -> None:
+    forward = SelfAttentionLayer.forward
+    check_r1(forward)
+    kills(check_r1, lambda layer, x: loop(layer, x, scale=0.5))
+    kills(check_r1, lambda layer, x: x + (forward(layer, x) - x).detach())  # no second derivative through it
+    kills(check_r1, lambda layer, x: forward(layer, x.detach()) - x.detach() + x)
+
+
+def loop(layer: SelfAttentionLayer, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
     """Equations 1 to 3 for one position after the other, keys and values pooled."""
     q, k, v, out = (m.weight[:, :, 0, 0] for m in (layer.query, layer.key, layer.value, layer.out))
     flat = x.flatten(2)
@@ -215,7 +225,7 @@ def loop(layer: SelfAttentionLayer, x: torch.Tensor) -> torch.Tensor:
     keys, values = (pool(torch.einsum("oc,nchw->nohw", w, x), 2).flatten(2) for w in (k, v))
     columns = []
     for position in range(flat.shape[2]):
-        scores = torch.einsum("no,nom->nm", flat[:, :, position] @ q.T, keys).exp()
+        scores = torch.einsum("no,nom->nm", flat[:, :, position] @ q.T, scale * keys).exp()
         shares = scores / scores.sum(1, keepdim=True)
         columns.append(torch.einsum("nm,nom->no", shares, values) @ out.T)
     return x + layer.gamma * torch.stack(columns, dim=2).view_as(x)
