@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed import __main__ as speed
-from benchmarks.speed import overhead
+from benchmarks.speed import cycles, levers, limits, overhead, recipes
+from benchmarks.speed.__main__ import main
 from benchmarks.speed.bare import BareLoop
 from benchmarks.speed.clocks import Clocks
 from benchmarks.speed.noise import Noise
@@ -76,23 +75,28 @@ def test_flops_of_a_cycle(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     backward for real and fake, without a gradient of the input. The G turn: G forward; D forward and backward for the
     input only; G backward, without a gradient of the latents.
     """
-    monkeypatch.setattr(speed, "ceiling", lambda device: speed.Clocks(1.0, 1.0))
+    monkeypatch.setattr(cycles, "ceiling", lambda device, dtype: Clocks(1e9, 1e9))
     h, z, x, n = 16, 3, 5, 4
     options = ["--model", "MLPGAN", f"--model.hidden={h}", "--model.num_layers=1", f"--model.latent_dim={z}"]
-    cli = speed.parse(None, [x], [*options, f"--data.batch_size={n}", "--trainer.accelerator=cpu"])
+    cli = recipes.parse(None, [x], [*options, f"--data.batch_size={n}", "--trainer.accelerator=cpu"])
     cli.model.tricks.append(MeanLogit(every=every))
-    row = speed.measure(cli, rounds=2, steps=3)
+    row = cycles.measure(recipes.subject(cli), rounds=2, cycles=3)
     generator, discriminator = z * h + h * x, x * h + h
     d_turn = generator + 2 * (2 * discriminator + h)
     g_turn = generator + 2 * discriminator + generator + h * x
     assert row["gflop_per_image"] == pytest.approx(2 * (d_turn + g_turn) / 1e9, rel=1e-4)
     assert (row["batch"], row["cycles_per_round"], row["d_per_g"]) == (n, 3, 1)
     assert row["generator_parameters"] == generator + h + x
+    parts = row["parts_ms"]
+    assert row["lightning_share"] == pytest.approx(parts["trainer"] / sum(parts.values()), abs=1e-3)
+    assert all(parts[f"{who} {what}"] > 0 for who in "DG" for what in ("forward", "backward"))
+    assert all(parts[name] > 0 for name in ("D penalties", "G penalties", "optimizers", "EMA", "logging"))
+    assert row["share_of_ceiling"] == pytest.approx(row["index"] * row["gflop_per_image"] / 1000, rel=0.05, abs=1e-3)
 
 
 def test_lazy_penalties_are_weighted_by_their_intervals() -> None:
     gan = DCGAN(8, 1, width=4, discriminator_norm="none", penalties=[R1(every=4), R1(every=6)])
-    assert speed.lazy_period(gan) == 12
+    assert cycles.lazy_period(gan) == 12
 
 
 def test_the_overhead_pairs_equal_numbers_of_cycles(tmp_path: Path) -> None:
@@ -154,12 +158,14 @@ def test_stages_add_up_and_none_is_counted_twice(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(gan.plan, "end_cycle", slowly)
     taken = Stages(6, warm=1)
-    speed.fit(Subject(gan, Noise([2], batch_size=4), {"accelerator": "cpu"}), taken)
+    cycles.fit(Subject(gan, Noise([2], batch_size=4), {"accelerator": "cpu"}), taken)
     rows = taken.rows()
+    assert "cycle" not in vars(gan) and "forward" not in vars(gan.discriminator)  # as before
     plain, lazy = "discriminator's turn", "discriminator's turn with lazy terms"
     expected = {  # in milliseconds per cycle; of its two turns of the discriminator, one is due
         "loop": 3000,
-        f"{lazy}: discriminator forward": 600,
+        f"{lazy}: discriminator forward": 400,
+        f"{lazy}: discriminator forward in SlowPenalty": 200,
         f"{plain}: discriminator forward": 400,
         "generator's turn: discriminator forward": 200,
         f"{plain}: generator forward": 10,
@@ -168,41 +174,86 @@ def test_stages_add_up_and_none_is_counted_twice(monkeypatch: pytest.MonkeyPatch
         f"{lazy}: SlowPenalty": 7,
     }
     assert {stage: round(ms, 6) for stage, ms in rows.items() if ms > 1e-6} == expected
+    parts = {name: round(ms, 6) for name, ms in taken.parts().items() if ms > 1e-6}
+    assert parts == {"D forward": 820, "D penalties": 207, "G forward": 210, "loop": 3000}
     assert {"data", "trainer", f"{plain}: optimizer", f"{lazy}: backward", "average of the generator"} < rows.keys()
 
 
+def test_a_backward_pass_that_is_longer_with_lazy_terms_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every four turns one takes 30 ms, the others 10: of 15 ms per cycle, 5 are the penalty's."""
+    clock = Clock()
+    monkeypatch.setattr("benchmarks.speed.stages.now", clock)
+    gan = MLPGAN(num_layers=1, hidden=4, penalties=[MeanLogit(every=4)])
+    backward = gan._backward
+
+    def slowly(loss: Tensor) -> None:
+        lazy = gan.clock.d_turns == gan.clock.g_turns and gan.clock.d_turns % 4 == 0  # of the discriminator
+        clock.ms += 30 if lazy else 10
+        backward(loss)
+
+    monkeypatch.setattr(gan, "_backward", slowly)
+    gan.step_seconds = 0.0
+    taken = Stages(8)
+    cycles.fit(Subject(gan, Noise([2], batch_size=4), {"accelerator": "cpu"}), taken)
+    parts = {name: round(ms, 6) for name, ms in taken.parts().items() if ms > 1e-6}
+    assert parts == {"D backward": 10, "D penalties": 5, "G backward": 10}
+
+
+def test_the_peak_of_memory_begins_anew() -> None:
+    """64 MB more than before while they are there; a reset forgets them, where the system can."""
+    limits.reset_peak_memory()
+    before = limits.peak_memory(torch.device("cpu"))
+    held = torch.ones(16 * 2**20)
+    with_it = limits.peak_memory(torch.device("cpu"))
+    assert 60 * 2**20 < with_it - before < 80 * 2**20
+    del held
+    limits.reset_peak_memory()
+    assert limits.peak_memory(torch.device("cpu")) <= with_it
+
+
+OURS = ["--model", "MLPGAN", "--data.batch_size", "8", "--trainer.accelerator", "cpu"]
+
+
 @pytest.mark.slow
-def test_the_command_compares_two_sets_of_options_by_turns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_compares_two_sets_of_options_by_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Twenty layers take longer than one; the same options take as long."""
     ours = ["--model", "MLPGAN", "--model.hidden", "64", "--data.batch_size", "256", "--trainer.accelerator", "cpu"]
     ratios = []
     for more in ("--model.num_layers 20", "--model.num_layers 2"):
         out = tmp_path / "out.json"
-        given = ["--shape", "2", "--seconds", "1", "--vs", more, "--json", str(out), "--", *ours]
-        monkeypatch.setattr(sys, "argv", ["speed", *given])
-        speed.main()
+        main(["--shape", "2", "--seconds", "1", "--vs", more, "--json", str(out), "--", *ours])
         ratios.append(json.loads(out.read_text())["rows"][0]["cpu"])
         assert f'"vs": "{more}"' in capsys.readouterr().out
     assert ratios[0] > 2.0
     assert 0.7 < ratios[1] < 1.4
 
 
+def test_the_command_switches_a_lever_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(levers, "ceiling", lambda device, dtype: Clocks(1e9, 1e9))
+    out = tmp_path / "out.json"
+    main(["--shape", "2", "--seconds", "0.1", "--vs", "logging=off", "--json", str(out), "--", *OURS])
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["vs"] == "logging=off"
+    assert list(row["gain"]) == ["logging"]
+    assert row["gain"]["logging"]["median"] > 1.2  # of a cycle so small
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_without_a_gpu_the_command_says_so() -> None:
+    with pytest.raises(SystemExit, match="torch sees no GPU here"):
+        main(["dcgan.yaml", "--device", "cuda"])
+
+
 @pytest.mark.slow
 def test_an_older_record_gives_a_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "ceiling", lambda device: speed.Clocks(1e9, 1e9))
-    ours = ["--model", "MLPGAN", "--data.batch_size", "8", "--trainer.accelerator", "cpu"]
+    monkeypatch.setattr(cycles, "ceiling", lambda device, dtype: Clocks(1e9, 1e9))
     old, new = tmp_path / "old.json", tmp_path / "new.json"
-    monkeypatch.setattr(sys, "argv", ["speed", "--shape", "2", "--rounds", "2", "--json", str(old), "--", *ours])
-    speed.main()
+    given = ["--shape", "2", "--device", "cpu", "--rounds", "2"]
+    main([*given, "--json", str(old), "--", *OURS])
     facts = json.loads(old.read_text())
     assert facts["rows"][0]["peak_memory_mb"] > 50
     facts["rows"][0]["index"] *= 1000
     old.write_text(json.dumps(facts))
-    monkeypatch.setattr(
-        sys, "argv", ["speed", "--shape", "2", "--rounds", "2", "--compare", str(old), "--json", str(new), "--", *ours]
-    )
-    speed.main()
+    main([*given, "--compare", str(old), "--json", str(new), "--", *OURS])
     row = json.loads(new.read_text())["rows"][0]
     assert row["index_ratio"] == pytest.approx(row["index"] / facts["rows"][0]["index"], abs=1e-3)

@@ -1,0 +1,114 @@
+"""The whole programme of a GPU: ``benchmarks/speed/gpu.sh [FILE]``, or ``python -m benchmarks.speed gpu``.
+
+Each case in float32, with TF32, in bfloat16, and in bfloat16 with cuDNN choosing its algorithms by trial: whole cycles
+through the trainer, and what each lever gains. What does not fit into the time is left out, and the record says so.
+Nothing of the command line is needed: neither jsonargparse nor torch-fidelity nor wandb.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.speed import levers
+from benchmarks.speed.cases import CASES, TINY, Case
+from benchmarks.speed.clocks import silence
+from benchmarks.speed.cycles import measure, record, write
+
+
+@dataclass(frozen=True)
+class Mode:
+    """In which numbers a network computes."""
+
+    precision: str = "32-true"
+    tf32: bool = False
+    autotune: bool = False  #: whether cuDNN tries its algorithms
+    levers: bool = True  #: whether each lever's gain is measured, too
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Torch's settings, inside the block."""
+        backends: Any = torch.backends
+        holders = ((backends.cuda.matmul, "allow_tf32"), (backends.cudnn, "allow_tf32"), (backends.cudnn, "benchmark"))
+        before = [getattr(holder, name) for holder, name in holders]
+        try:
+            for (holder, name), value in zip(holders, (self.tf32, self.tf32, self.autotune), strict=True):
+                setattr(holder, name, value)
+            yield
+        finally:
+            for (holder, name), value in zip(holders, before, strict=True):
+                setattr(holder, name, value)
+
+
+#: In order of importance.
+MODES = {
+    "bf16": Mode("bf16-mixed", tf32=True),
+    "fp32": Mode(),
+    "bf16, autotuned": Mode("bf16-mixed", tf32=True, autotune=True, levers=False),
+    "tf32": Mode(tf32=True, levers=False),
+}
+DEFAULT = ("dcgan-32", "sngan-32", "sagan-32", "stylegan-32", "stylegan-256")
+
+
+def main(arguments: Sequence[str]) -> None:
+    begin = time.monotonic()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: {' '.join(DEFAULT)}")
+    parser.add_argument("--seconds", type=float, default=480.0, help="after which nothing new is begun")
+    parser.add_argument("--each", type=float, default=6.0, help="seconds for the levers of a case in a mode, about")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tiny", action="store_true", help="tiny networks, to see that it works")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--commit", help="of the code, where git cannot say it")
+    parser.add_argument("--json", type=Path, help="write the record here, after each row")
+    options = parser.parse_args(arguments)
+    cases = TINY if options.tiny else CASES
+    names = options.cases or (list(TINY) if options.tiny else DEFAULT)
+    if unknown := set(names) - set(cases):
+        parser.error(f"no case is named {', '.join(sorted(unknown))}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no GPU here; with --device cpu --tiny the programme runs for a look at it")
+    silence()
+    rows: list[dict[str, Any]] = []
+    for row in programme({name: cases[name] for name in names}, options, until=begin + options.seconds):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        if options.json:
+            more = {"seconds": round(time.monotonic() - begin, 1)}
+            content = record(torch.device(options.device), rows, **more)
+            write(options.json, content | ({"commit": options.commit} if options.commit else {}))
+
+
+def programme(cases: Mapping[str, Case], options: argparse.Namespace, *, until: float) -> Iterator[dict[str, Any]]:
+    """One row for each case in each mode."""
+    for mode_name, mode in MODES.items():
+        for name, case in cases.items():
+            about = {"case": name, "mode": mode_name}
+            if time.monotonic() > until:
+                yield about | {"left_out": "no time"}
+                continue
+            try:
+                with mode.on():
+                    yield about | _row(case, mode, options)
+            except torch.OutOfMemoryError:
+                yield about | {"left_out": "no memory"}
+
+
+def _row(case: Case, mode: Mode, options: argparse.Namespace) -> dict[str, Any]:
+    row = measure(case.subject(options.device, mode.precision), rounds=options.rounds)
+    if mode.levers:
+        found = levers.measure(case.subject(options.device, mode.precision), seconds=options.each)
+        row["gain"] = found["gain"]
+    return row

@@ -1,0 +1,214 @@
+"""What each lever gains: ``python -m benchmarks.speed levers [CASE...]``.
+
+A lever is what ganzoo does to be faster; without it a cycle gives the same result, save where the table says that it is
+another algorithm. Forms with and without a lever take turns on the same networks in one process; a gain is the median
+over rounds of the time of a mean cycle without it, divided by the time with it, in CPU time on a CPU (a machine may be
+shared), in wall time on a GPU.
+
+    python -m benchmarks.speed levers --json docs/records/levers-cpu.json
+    python -m benchmarks.speed levers sngan-32 --only folds shortcuts --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.speed import forms
+from benchmarks.speed.cases import CASES
+from benchmarks.speed.clocks import Clocks, silence
+from benchmarks.speed.cycles import Cycles, clock_of, drive, dtype_of, facts, record, speed, write
+from benchmarks.speed.limits import ceiling
+from ganzoo.ablation.timing import Subject
+from ganzoo.gan import GAN
+
+Form = Callable[[GAN], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Lever:
+    """Something that makes a cycle faster."""
+
+    about: str
+    other: Form  #: does without it for as long as the context is open; or with it, where it is not ``shipped``
+    applies: Callable[[GAN], bool] = lambda gan: True  #: asked inside of a fit
+    exact: bool = True  #: whether the result is the same without it, up to rounding
+    shipped: bool = True  #: whether it is on
+
+
+LEVERS = {
+    "folds": Lever(
+        "a 3x3 convolution behind upsampling or before pooling, in one step",
+        lambda gan: forms.unfolded(gan, 3),
+        lambda gan: forms.has_folds(gan, 3),
+    ),
+    "shortcuts": Lever(
+        "1x1 convolutions on the small side of a change of resolution",
+        lambda gan: forms.unfolded(gan, 1),
+        lambda gan: forms.has_folds(gan, 1),
+    ),
+    "modulation": Lever(
+        "modulation by scaled activations, not by weights of each sample", forms.grouped, forms.is_modulated
+    ),
+    "fusion": Lever(
+        "factors, bias, noise and gain of a styled layer in few passes over the features",
+        forms.unfused,
+        forms.is_modulated,
+    ),
+    "filter": Lever(
+        "low-pass filters as depthwise convolutions in channels_last, with derivatives of their own",
+        forms.zeros_between,
+        forms.is_modulated,
+    ),
+    "together": Lever("real and fake in one pass of the discriminator", forms.apart, lambda gan: gan.judges_together),
+    "channels_last": Lever("the memory format of feature maps and kernels", forms.contiguous, forms.is_channels_last),
+    "adam": Lever("fused Adam", forms.unfused_adam, forms.has_fused_adam),
+    "average": Lever(
+        "the average of the generator in one step for all tensors",
+        forms.one_by_one,
+        lambda gan: gan.generator_ema is not None,
+    ),
+    "freezing": Lever("no gradients for the discriminator's weights in the generator's turn", forms.thawed),
+    "logging": Lever("scalars kept as tensors, no self.log in a turn", forms.logged),
+    "format": Lever(
+        "channels_last where a model does not ask for it",
+        forms.channels_last,
+        forms.may_be_channels_last,
+        shipped=False,
+    ),
+    "iteration": Lever(
+        "one step of the power iteration per turn, instead of one per pass",
+        forms.iterating,
+        forms.is_spectral,
+        exact=False,
+    ),
+}
+
+
+@contextmanager
+def without(gan: GAN, names: Sequence[str]) -> Iterator[None]:
+    """The other form of each of these levers."""
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(LEVERS[name].other(gan))
+        yield
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed levers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: {' '.join(DEFAULT)}")
+    parser.add_argument(
+        "--only", nargs="+", metavar="LEVER", help=f"of {', '.join(LEVERS)}, all; default: all of these"
+    )
+    parser.add_argument("--rounds", type=int, default=0, help="per case; default: what --seconds allow")
+    parser.add_argument("--seconds", type=float, default=130.0, help="per case, about; at least 3 rounds")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--json", type=Path, help="write the record here")
+    options = parser.parse_args(arguments)
+    if unknown := (set(options.cases) - set(CASES)) | (set(options.only or []) - {*LEVERS, "all"}):
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    torch.set_num_threads(options.threads)
+    silence()
+    rows = []
+    for name in options.cases or DEFAULT:
+        case = CASES[name]
+        found = measure(
+            case.subject(precision=options.precision), options.only, rounds=options.rounds, seconds=options.seconds
+        )
+        rows.append({"case": name, "about": case.about, **found})
+        print(json.dumps(rows[-1]), flush=True)
+    if options.json:
+        write(options.json, record(torch.device(rows[-1]["device"]), rows))
+
+
+#: Cases of the table: together they have every lever, and small ones show what large ones hide.
+DEFAULT = ("mlp", "dcgan-32-narrow", "sngan-32", "stylegan-32", "stylegan-64")
+
+
+def measure(
+    subject: Subject,
+    only: Sequence[str] | None = None,
+    *,
+    rounds: int = 0,
+    seconds: float = 60.0,
+) -> dict[str, Any]:
+    """One row: the cycle with all levers, and how much longer it takes without each, and without any.
+
+    Args:
+        subject: A fresh model.
+        only: Names of levers, ``all`` for all at once; default: those that the model has, one by one and at once.
+        rounds: How often each form is timed.
+        seconds: Or how long, about, in 3 rounds or more.
+    """
+
+    def run(cycles: Cycles) -> Measured:
+        applicable = [name for name, lever in LEVERS.items() if lever.applies(cycles.gan)]
+        names = [name for name in only or [*applicable, "all"] if name in (*applicable, "all")]
+        together = [name for name in applicable if LEVERS[name].shipped]
+        chosen = {name: together if name == "all" else [name] for name in names}
+        return _measured(cycles, chosen, rounds, seconds, dtype_of(subject))
+
+    found = drive(subject, run)
+    clock = clock_of(subject.gan.device)
+    return {
+        **facts(subject, subject.gan.device),
+        **speed(found.flop, found.images, found.readings, clock),
+        "rounds": len(found.readings),
+        "gain": {name: summary([one[clock] for one in ratios]) for name, ratios in found.ratios.items()},
+    }
+
+
+@dataclass
+class Measured:
+    """What was timed."""
+
+    flop: float  #: of a mean cycle
+    images: int
+    readings: list[tuple[Clocks, Clocks]]  #: seconds of a mean cycle with all levers, and FLOP/s of the ceiling
+    ratios: dict[str, list[Clocks]]  #: time of a mean cycle without a lever over that with it, by round
+
+
+def _measured(
+    cycles: Cycles, chosen: dict[str, list[str]], rounds: int, seconds: float, dtype: torch.dtype
+) -> Measured:
+    gan, end = cycles.gan, time.monotonic() + seconds
+    found = Measured(cycles.flop(), cycles.images, [], {name: [] for name in chosen})
+    repeats = _repeats(cycles.seconds().wall)
+    sides = [("", []), *chosen.items()]
+    for _, names in sides[1:]:
+        with without(gan, names):
+            cycles.run(cycles.kinds[0][0])  # warms up
+    while len(found.readings) < (rounds or 3) or (not rounds and time.monotonic() < end):
+        order = sides[:: -1 if len(found.readings) % 2 else 1]  # what drifts meets all alike
+        spent = {}
+        for name, names in order:
+            with without(gan, names):
+                spent[name] = cycles.seconds(repeats)
+        for name in chosen:
+            slow, fast = (name, "") if name == "all" or LEVERS[name].shipped else ("", name)
+            found.ratios[name].append(Clocks(*(a / b for a, b in zip(spent[slow], spent[fast], strict=True))))
+        found.readings.append((spent[""], ceiling(gan.device, dtype)))
+    return found
+
+
+def _repeats(seconds: float) -> int:
+    """Of cycles that take so long, so that one reading takes a fifth of a second."""
+    return max(1, round(0.2 / seconds))
+
+
+def summary(found: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(found), 3), "least": round(min(found), 3), "most": round(max(found), 3)}

@@ -1,0 +1,73 @@
+"""Whole cycles at the shapes at which peers were timed: ``python -m benchmarks.speed peers [CASE...]``.
+
+The index is images/s per TFLOP/s of the machine's own ceiling in the same run, so that machines can be compared. The
+peers' cycles were timed once, on two AVX2 cores in float32 on a quiet machine, with real batches in memory as floats.
+
+    python -m benchmarks.speed peers --json docs/records/speed-cpu.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.speed.cases import CASES
+from benchmarks.speed.clocks import silence
+from benchmarks.speed.cycles import measure, record, write
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What was read of another code base at the shape of one of our cases."""
+
+    name: str
+    gflop_per_image: float
+    share_of_ceiling: float
+    index: float
+    goal: float  #: our index over the peer's
+
+
+#: By case.
+PEERS = {
+    "dcgan-32-d2": Peer("StudioGAN deep_conv", 2.03, 0.58, 283, 1.3),
+    "dcgan-32": Peer("StudioGAN deep_conv", 2.56, 0.58, 227, 1.3),
+    "sngan-32-d5": Peer("Mimicry SNGAN", 8.96, 0.51, 57, 2.0),
+    "sngan-32": Peer("Mimicry SNGAN", 18.3, 0.55, 30, 2.0),
+    "sagan-32-d5": Peer("StudioGAN SAGAN", 9.01, 0.62, 69, 1.6),
+    "sagan-32": Peer("StudioGAN SAGAN", 18.1, 0.62, 34, 1.6),
+    "stylegan-32": Peer("stylegan2-ada-pytorch without its CUDA operations", 12.8, 0.52, 40, 2.0),
+    "stylegan-64": Peer("stylegan2-ada-pytorch without its CUDA operations", 24.7, 0.31, 12.6, 2.5),
+    "progressive-32": Peer("pytorch_GAN_zoo", 15.2, 0.61, 40, 1.6),
+}
+
+#: A class is done at this share of the ceiling, too: then what is left to do is done nearly as fast as can be.
+NEAR_THE_CEILING = 0.75
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(PEERS)}; default: all of these")
+    parser.add_argument("--rounds", type=int, default=2, help="of as many cycles as lazy terms need, or a second's")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write the record here, after each row")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"no case is named {', '.join(sorted(unknown))}")
+    torch.set_num_threads(options.threads)
+    silence()
+    rows = []
+    for name in options.cases or PEERS:
+        case = CASES[name]
+        rows.append({"case": name, **measure(case.subject("cpu"), rounds=options.rounds)})
+        print(json.dumps(rows[-1]), flush=True)
+        if options.json:
+            write(options.json, record(torch.device("cpu"), rows))

@@ -1,0 +1,139 @@
+"""Speed of recipes against what the machine can do: ``python -m benchmarks.speed RECIPE... [-- OPTIONS OF FIT]``.
+
+Whole cycles through ``Trainer.fit``, with real batches in memory as floats; no loading, logging or callbacks. images/s
+are real images of the discriminator's turns. Shares of the machine's ceiling and the index (images/s per TFLOP/s of it)
+are medians over rounds, in CPU time on a CPU (a machine may be shared), in wall time on a GPU. ``parts_ms`` says where
+the time of a cycle goes, ``lightning_share`` how much of it is the trainer's.
+
+    python -m benchmarks.speed quickstart.yaml dcgan.yaml --json out.json
+    python -m benchmarks.speed --shape 3 32 32 -- --model DCGAN --model.width 32 --data.batch_size 64
+    python -m benchmarks.speed dcgan.yaml --device cuda
+    python -m benchmarks.speed dcgan.yaml --stages                    # each turn's passes and terms one by one
+    python -m benchmarks.speed dcgan.yaml --vs "--model.ema null"     # both by turns: the ratio of a cycle's time
+    python -m benchmarks.speed sngan.yaml --vs folds=off              # the same for a lever: see levers below
+    python -m benchmarks.speed dcgan.yaml --compare out.json          # the index against that of an earlier run
+
+    python -m benchmarks.speed peers      # the shapes of published peers
+    python -m benchmarks.speed levers     # what each lever gains
+    python -m benchmarks.speed gpu        # the programme of a GPU, as benchmarks/speed/gpu.sh runs it
+    python -m benchmarks.speed results    # benchmarks/speed/RESULTS.md, from the records
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.speed import levers
+from benchmarks.speed.cases import ACCELERATORS
+from benchmarks.speed.clocks import silence
+from benchmarks.speed.cycles import clock_of, fit, lazy_period, measure, record, write
+from benchmarks.speed.noise import Noise
+from benchmarks.speed.stages import Stages, table
+from ganzoo.ablation.timing import Subject, compare
+from ganzoo.cli import trust
+from ganzoo.cli.arguments import read
+from ganzoo.cli.parser import FitCLI
+
+
+def main(arguments: Sequence[str]) -> None:
+    options, rest = _options(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda was asked for, but torch sees no GPU here: leave it out, or take --device cpu.")
+    if options.device:
+        rest = [*rest, f"--trainer.accelerator={ACCELERATORS[options.device]}"]
+    torch.set_num_threads(options.threads)
+    older = {row["recipe"]: row for row in json.loads(options.compare.read_text())["rows"]} if options.compare else {}
+    rows = []
+    for recipe in options.recipes or [None]:
+        row = {"recipe": recipe or shlex.join(rest), **_row(recipe, options, rest)}
+        if row["recipe"] in older and "index" in row:
+            row["index_ratio"] = round(row["index"] / older[row["recipe"]]["index"], 3)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    if options.json:
+        write(options.json, record(torch.device(rows[-1].get("device", "cpu")), rows))
+
+
+def _row(recipe: str | None, options: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
+    """What was asked of one recipe."""
+
+    def fresh(*more: str) -> Subject:
+        return subject(parse(recipe, options.shape, [*rest, *more]))
+
+    if options.vs is None and not options.stages:
+        return measure(fresh(), rounds=options.rounds, cycles=options.steps or 0)
+    if options.stages:
+        found = stages(fresh())
+        print(table(found))
+        return {"stages_ms": found}
+    lever, is_lever, _ = options.vs.partition("=off")
+    if is_lever and not lever.startswith("-"):
+        return {"vs": options.vs, **levers.measure(fresh(), [lever], seconds=options.seconds)}
+    return {"vs": options.vs, **asdict(compare(fresh(), fresh(*shlex.split(options.vs)), seconds=options.seconds))}
+
+
+def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Ours, and those of ``ganzoo fit`` behind ``--``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE")
+    parser.add_argument("--shape", nargs="+", type=int, help="of the data, in place of the recipe's own")
+    parser.add_argument("--device", choices=list(ACCELERATORS), help="default: the recipe's own")
+    parser.add_argument("--steps", type=int, help="cycles per round; default: a second, with all lazy penalties")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--stages", action="store_true", help="where the time of a cycle goes, instead of its speed")
+    parser.add_argument(
+        "--vs",
+        metavar="OPTIONS",
+        help="options of fit: the time of a cycle with them over that without; or LEVER=off, of "
+        f"{', '.join(levers.LEVERS)}",
+    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="of --vs")
+    parser.add_argument("--compare", type=Path, metavar="OLD", help="a --json of before, on a machine of this kind")
+    given = list(arguments)
+    at = given.index("--") if "--" in given else len(given)
+    return parser.parse_args(given[:at]), given[at + 1 :]
+
+
+def parse(recipe: str | None, shape: list[int] | None, rest: list[str]) -> FitCLI:
+    """Model and data as ``ganzoo fit`` would build them."""
+    arguments = ["--config", recipe] if recipe else []
+    if shape:
+        arguments += ["--import", "benchmarks.speed.noise", "--data", "Noise", f"--data.shape={shape}"]
+    request = read([*arguments, *rest])
+    trust.import_modules(request.imports)
+    trust.restrict_parser(request.imports)
+    cli = FitCLI(request)
+    silence()
+    cli.parse()
+    cli.build()
+    return cli
+
+
+def subject(cli: FitCLI) -> Subject:
+    """The recipe's model in its last stage, without an end, on data of its shape from memory."""
+    gan, data, settings = cli.model, cli.datamodule, cli.config["trainer"]
+    gan.plan.plays = gan.plan.plays[-1:]
+    gan.total_kimg = None
+    noise = Noise(list(data.shape), classes=data.num_classes, batch_size=data.batch_size)
+    return Subject(gan, noise, {name: settings[name] for name in ("accelerator", "precision")})
+
+
+def stages(subject: Subject, num_cycles: int = 48) -> dict[str, float]:
+    """Milliseconds per cycle by stage, over whole intervals of lazy terms."""
+    period = lazy_period(subject.gan)
+    taken = Stages(period * math.ceil(num_cycles / period), warm=period * math.ceil(3 / period))
+    trainer = fit(subject, taken)
+    return {name: round(ms, 3) for name, ms in taken.rows(clock_of(trainer.strategy.root_device)).items()}
