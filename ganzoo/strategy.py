@@ -6,6 +6,7 @@ moves one of two networks: it fails, or with ``find_unused_parameters`` reduces 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +71,8 @@ def check_trainer(trainer: L.Trainer) -> None:
     """Refuse what cannot train two alternating networks.
 
     Raises:
-        UserError: For FSDP and DeepSpeed, for plain DDP on several devices, and for precisions other than
-            :data:`PRECISIONS`.
+        UserError: For FSDP and DeepSpeed, for plain DDP on several devices, for precisions other than
+            :data:`PRECISIONS`, and where torchrun or srun has started another number of processes.
     """
     strategy = trainer.strategy
     if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
@@ -84,6 +85,13 @@ def check_trainer(trainer: L.Trainer) -> None:
         raise UserError(
             "The strategy ddp expects every parameter in every backward pass, which a GAN's turns do not give: "
             "use ganzoo.Trainer, strategy='gan_ddp' or 'ddp_find_unused_parameters_true'."
+        )
+    # Each of them would train alone, all in the directory of the first one's run.
+    name = "WORLD_SIZE" if dist.is_available() and dist.is_torchelastic_launched() else "SLURM_STEP_NUM_TASKS"
+    if int(os.environ.get(name, trainer.world_size)) != trainer.world_size:
+        raise UserError(
+            f"{os.environ[name]} processes were started together, but trainer.devices times trainer.num_nodes is "
+            f"{trainer.world_size}: set them to the processes per machine and to the machines."
         )
     precision = trainer.precision_plugin.precision
     if precision not in PRECISIONS:

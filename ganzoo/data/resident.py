@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Literal
 
 import numpy as np
@@ -30,7 +30,7 @@ class ResidentLoader:
         self.sampler, self.device = sampler, device
         self.images, self.labels = _on(dataset, device)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch]:
         for block in self.sampler.blocks():
             places = torch.from_numpy(block)
             if self.device.type == "cuda":
