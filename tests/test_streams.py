@@ -1,8 +1,10 @@
 """Keyed random numbers: joint over ranks, independent of state, different for different purposes."""
 
+import pytest
 import torch
 
 from ganzoo import streams
+from ganzoo.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -79,3 +81,23 @@ def test_keys_are_the_same_in_every_process_and_well_spread() -> None:
     keys = {streams.key(a, b) for a in range(100) for b in range(100)}
     assert len(keys) == 10_000
     assert abs(sum(k >> 62 for k in keys) / 10_000 - 0.5) < 0.02
+
+
+def test_kept_draws_are_drawn_once_and_can_be_changed() -> None:
+    with streams.numbered([4, 9], 3, device=CPU):
+        first, second = (streams.randn(2, 5, purpose="a") for _ in range(2))
+    values: dict[str, torch.Tensor] = {}
+    with streams.numbered([4, 9], 3, device=CPU):
+        with streams.kept(values):
+            drawn = [streams.randn(2, 5, purpose="a"), streams.randn(2, 5, purpose="a")]
+            other = streams.rand(2, purpose="b")
+        outside = streams.randn(2, 5, purpose="a")
+    assert all(torch.equal(one, first) for one in drawn)
+    assert torch.equal(outside, second)
+    assert values.keys() == {"a", "b"}
+    assert torch.equal(values["b"], other)
+    values["a"] = torch.zeros(2, 5)
+    with streams.numbered([0, 1], 8, device=CPU), streams.kept(values):
+        assert torch.equal(streams.randn(2, 5, purpose="a"), torch.zeros(2, 5))
+        with pytest.raises(UserError, match=r"\(2, 6\) were drawn for 'a', where \(2, 5\) were kept"):
+            streams.randn(2, 6, purpose="a")

@@ -231,8 +231,9 @@ class _Descent:
             gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
             for leaf, gradient in zip(leaves, gradients, strict=True):
                 leaf.grad = gradient
-            optimizer.step()
             with torch.no_grad():
+                points.grad = self.space.inward(points, gradients[0])
+                optimizer.step()
                 points.copy_(self.space.plausible(points))
                 for one in maps:
                     normalize_(one)

@@ -19,6 +19,7 @@ SpaceName = Literal["z", "w", "w+"]
 
 MEAN_OF = 10_000  #: latents whose styles the mean style is of (Karras 2020, appendix D)
 _AT_A_TIME = 64  #: candidates
+_AHEAD = 0.01  #: length of a step that tells whether it leads out
 
 
 class Start(NamedTuple):
@@ -75,6 +76,15 @@ class Space:
     def plausible(self, points: Tensor) -> Tensor:
         """The nearest points that may be."""
         return self.gan.latents.plausible(points)
+
+    def inward(self, points: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient without the part whose descent leads out of where points may be.
+
+        Without it Adam, which scales each component by itself, would not rest where the border is nearest.
+        """
+        length = gradient.flatten(1).norm(dim=1).view(-1, *[1] * (points.dim() - 1)).clamp_min(1e-30)
+        ahead = points - gradient * (_AHEAD / length)
+        return gradient - (self.plausible(ahead) - ahead) * (length / _AHEAD)
 
     def _nearest(self, drawn: Tensor, labels: Tensor | None, distance: Distance, target: Tensor) -> Tensor:
         measure, distances = distance(target), []
