@@ -69,6 +69,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=480.0, help="after which nothing new is begun")
     parser.add_argument("--each", type=float, default=6.0, help="seconds for the levers of a case in a mode, about")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cycles", type=int, default=0, help="of a round; 0: as many as fit into a second")
     parser.add_argument("--tiny", action="store_true", help="tiny networks, to see that it works")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--commit", help="of the code, where git cannot say it")
@@ -107,7 +108,7 @@ def programme(cases: Mapping[str, Case], options: argparse.Namespace, *, until: 
 
 
 def _row(case: Case, mode: Mode, options: argparse.Namespace) -> dict[str, Any]:
-    row = measure(case.subject(options.device, mode.precision), rounds=options.rounds)
+    row = measure(case.subject(options.device, mode.precision), rounds=options.rounds, cycles=options.cycles)
     if mode.levers:
         found = levers.measure(case.subject(options.device, mode.precision), seconds=options.each)
         row["gain"] = found["gain"]

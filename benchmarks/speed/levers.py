@@ -187,8 +187,9 @@ def _measured(
 ) -> Measured:
     gan, end = cycles.gan, time.monotonic() + seconds
     found = Measured(cycles.flop(), cycles.images, [], {name: [] for name in chosen})
-    repeats = _repeats(cycles.seconds().wall)
     sides = [("", []), *chosen.items()]
+    # A reading takes a fifth of a second, or less if there is no time for three of each form.
+    repeats = max(1, round(min(0.2, seconds / 3 / len(sides) / len(cycles.kinds)) / cycles.seconds().wall))
     for _, names in sides[1:]:
         with without(gan, names):
             cycles.run(cycles.kinds[0][0])  # warms up
@@ -203,11 +204,6 @@ def _measured(
             found.ratios[name].append(Clocks(*(a / b for a, b in zip(spent[slow], spent[fast], strict=True))))
         found.readings.append((spent[""], ceiling(gan.device, dtype)))
     return found
-
-
-def _repeats(seconds: float) -> int:
-    """Of cycles that take so long, so that one reading takes a fifth of a second."""
-    return max(1, round(0.2 / seconds))
 
 
 def summary(found: list[float]) -> dict[str, float]:

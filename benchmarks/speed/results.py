@@ -1,0 +1,233 @@
+"""benchmarks/speed/RESULTS.md from the records: ``python -m benchmarks.speed results``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scores.records import ROOT
+from benchmarks.speed.cases import CASES
+from benchmarks.speed.levers import LEVERS
+from benchmarks.speed.peers import NEAR_THE_CEILING, PEERS, Peer
+
+PAGE = ROOT / "benchmarks" / "speed" / "RESULTS.md"
+RECORDS = ROOT / "docs" / "records"
+Record = dict[str, Any]
+
+HEAD = """# Speed: results
+
+*Written by `python -m benchmarks.speed results` from the records in [docs/records](../../docs/records); not by hand.*
+
+What is measured and how to read it is on [the page on speed](../../docs/speed.md). Absolute times of a shared machine
+mean little; shares of its ceiling, the index and gains are medians of interleaved readings, in CPU time on a CPU.
+"""
+
+#: Parts of a cycle of which each has a share of its own in the table; the others are one.
+PARTS = ("D forward", "D backward", "D penalties", "G forward", "G backward", "G penalties", "optimizers", "EMA")
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed results", description=__doc__)
+    parser.add_argument("--records", type=Path, default=RECORDS, help="folder of the records")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args(arguments)
+    options.page.write_text(page(options.records))
+    print(options.page)
+
+
+def page(folder: Path = RECORDS) -> str:
+    """The whole page."""
+    peers, levers, gpu = (_read(folder / f"{name}.json") for name in ("speed-cpu", "levers-cpu", "speed-gpu"))
+    parts = [HEAD, "## Whole cycles against peers, on a CPU\n", _source(peers, "peers", "speed-cpu"), _peers(peers)]
+    parts += [_times(peers), "## What each lever gains, on a CPU\n", _source(levers, "levers", "levers-cpu")]
+    parts += [_levers(levers), "## On a GPU\n", _source(gpu, "gpu", "speed-gpu"), _gpu(gpu)]
+    return "\n".join(part for part in parts if part)
+
+
+def _read(path: Path) -> Record:
+    found: Record = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+def _source(record: Record, command: str, name: str) -> str:
+    """Where the numbers of a table come from."""
+    path = f"docs/records/{name}.json"
+    if not record:
+        return f"Not measured: there is no record `{path}`, which `python -m benchmarks.speed {command}` writes.\n"
+    versions = ", ".join(f"{key} {record[key]}" for key in ("ganzoo", "torch", "lightning", "python") if key in record)
+    note = f" {record['note']}." if "note" in record else ""
+    return f"{record['machine']}; {versions}; commit {record['commit']}; [{path}](../../{path}).{note}\n"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+# ---------------------------------------------------------------------- whole cycles
+
+
+def _peers(record: Record) -> str:
+    columns = [
+        "case",
+        "G, D parameters",
+        "batch",
+        "D per G",
+        "GFLOP per image",
+        "share of the ceiling",
+        "index",
+        "peer",
+    ]
+    columns += ["its GFLOP", "its share", "its index", "ratio", "goal", "done"]
+    found = {row.get("case"): row for row in record.get("rows", [])}
+    about = "\n".join(f"- `{name}`: {CASES[name].about}." for name in PEERS if name in CASES)
+    return f"""{_table(columns, [_against(name, found.get(name), peer) for name, peer in PEERS.items()])}
+{about}
+
+The index is images/s per TFLOP/s of the ceiling; peers were timed once, on two AVX2 cores of a quiet machine, whose
+ceiling was 206 GFLOP/s. A class is done at its goal, the ratio of the two, or at {NEAR_THE_CEILING:.0%} of the ceiling.
+"""
+
+
+def _against(name: str, row: Record | None, peer: Peer) -> list[str]:
+    theirs = [peer.name, f"{peer.gflop_per_image:g}", f"{peer.share_of_ceiling:.0%}", f"{peer.index:g}"]
+    if row is None:
+        ours = "not measured" if name in CASES else "no such model yet"
+        return [f"`{name}`", ours, *["-"] * 5, *theirs, "-", f"{peer.goal:g}", "-"]
+    sizes = ", ".join(f"{row[f'{player}_parameters'] / 1e6:.2f}M" for player in ("generator", "discriminator"))
+    return [
+        f"`{name}`",
+        sizes,
+        str(row["batch"]),
+        f"{row['d_per_g']:g}",
+        f"{row['gflop_per_image']:.3g}",
+        f"{row['share_of_ceiling']:.0%}",
+        f"{row['index']:.3g}",
+        *theirs,
+        f"{row['index'] / peer.index:.2f}",
+        f"{peer.goal:g}",
+        done(row, peer),
+    ]
+
+
+def done(row: Record, peer: Peer) -> str:
+    """Whether a class is: at its goal, or near the ceiling in the FLOPs that are left."""
+    if row["index"] >= peer.goal * peer.index:
+        return "yes"
+    if row["share_of_ceiling"] >= NEAR_THE_CEILING:
+        return f"yes, by its share{_most(row)}"
+    return f"no{_most(row)}"
+
+
+def _most(row: Record) -> str:
+    """The part that takes most of what is left."""
+    parts: dict[str, float] = row.get("parts_ms", {})
+    if not parts:
+        return ""
+    name = max(parts, key=lambda part: parts[part])
+    return f"; most is left in {name}"
+
+
+def _times(record: Record) -> str:
+    """The time of each part of a cycle, where a record has it."""
+    rows = [row for row in record.get("rows", []) if "parts_ms" in row]
+    if not rows:
+        return ""
+    columns = ["case", "ms per cycle", *PARTS, "the rest", "Lightning", "peak memory"]
+    return "Where the time of a cycle goes, and the most memory that the process had:\n\n" + _table(
+        columns, [[f"`{row['case']}`", *_shares(row)] for row in rows]
+    )
+
+
+def _shares(row: Record) -> list[str]:
+    parts = row["parts_ms"]
+    whole = sum(parts.values())
+    rest = whole - sum(parts[name] for name in (*PARTS, "trainer"))
+    shares = [*(parts[name] for name in PARTS), rest, parts["trainer"]]
+    return [f"{row['ms_per_cycle']:.4g}", *(f"{ms / whole:.1%}" for ms in shares), f"{row['peak_memory_mb']} MB"]
+
+
+# ---------------------------------------------------------------------- levers
+
+
+def _levers(record: Record) -> str:
+    rows = record.get("rows", [])
+    if not rows:
+        return ""
+    lines = [[lever.about, *(_gain(row, name) for row in rows)] for name, lever in LEVERS.items()]
+    lines = [[f"`{name}`", *line] for name, line in zip(LEVERS, lines, strict=True)]
+    lines.append(["all", "without any of them", *(_gain(row, "all") for row in rows)])
+    about = "\n".join(
+        f"- `{row['case']}`: {row.get('about', row['model'])}, batches of {row['batch']}." for row in rows
+    )
+    return f"""The time of a cycle without a lever over that with it: median, and least to most of the rounds.
+
+{_table(["lever", "what it is", *(f"`{row['case']}`" for row in rows)], lines)}
+{about}
+
+{_not_as_others()}
+"""
+
+
+def _not_as_others() -> str:
+    """What is said of levers that change the result, or are off."""
+    other = ", ".join(f"`{name}`" for name, lever in LEVERS.items() if not lever.exact)
+    off = ", ".join(f"`{name}`" for name, lever in LEVERS.items() if not lever.shipped)
+    return (
+        f"Without a lever the result is the same up to rounding, which a test shows over 20 cycles; {other} is another "
+        f"algorithm where a turn has several passes. {off} is off: its gain is what it would bring."
+    )
+
+
+def _gain(row: Record, name: str) -> str:
+    gain = row.get("gain", {}).get(name)
+    return f"{gain['median']:.2f} ({gain['least']:.2f} to {gain['most']:.2f})" if gain else "-"
+
+
+# ---------------------------------------------------------------------- a GPU
+
+
+def _gpu(record: Record) -> str:
+    rows = record.get("rows", [])
+    if not rows:
+        return ""
+    columns = [
+        "case",
+        "numbers",
+        "batch",
+        "images/s",
+        "over plain float32",
+        "share of the ceiling",
+        "Lightning",
+        "memory",
+    ]
+    plain = {row["case"]: _plain(row) for row in rows if row["mode"] == "fp32" and "gain" in row}
+    text = _table(columns, [_mode(row, plain.get(row["case"])) for row in rows])
+    text += "\nPlain float32 is without TF32 and without any of the levers.\n"
+    for mode in dict.fromkeys(row["mode"] for row in rows if "gain" in row):
+        some = [row for row in rows if row["mode"] == mode and "gain" in row]
+        text += f"\nLevers, {mode}:\n\n" + _levers({"rows": some})
+    return text
+
+
+def _plain(row: Record) -> float:
+    """Images per second of float32 without any lever."""
+    return float(row["images_per_second"] / row["gain"]["all"]["median"])
+
+
+def _mode(row: Record, plain: float | None) -> list[str]:
+    if "left_out" in row:
+        return [f"`{row['case']}`", row["mode"], f"left out: {row['left_out']}", *["-"] * 5]
+    return [
+        f"`{row['case']}`",
+        row["mode"],
+        str(row["batch"]),
+        f"{row['images_per_second']:.4g}",
+        "-" if plain is None else f"{row['images_per_second'] / plain:.2f}",
+        f"{row['share_of_ceiling']:.0%}",
+        f"{row['lightning_share']:.1%}",
+        f"{row['peak_memory_mb']} MB",
+    ]
