@@ -111,10 +111,12 @@ def _course(run: Path, records: Sequence[Record], score: str) -> Course:
 
 def _minutes(kimg: float, rows: Sequence[tuple[float, float]]) -> float | None:
     """When a run was at this place, between the rows of its log; none where the log has not come so far."""
+    from ganzoo.analysis.courses import SAME
+
     before = (0.0, 0.0)
     for row in rows:
         if row[0] >= kimg:
             share = (kimg - before[0]) / (row[0] - before[0]) if row[0] > before[0] else 1.0
             return before[1] + share * (row[1] - before[1])
         before = row
-    return None
+    return before[1] if kimg <= before[0] * (1 + SAME) else None  # the last cycles of a run may have no row

@@ -60,6 +60,12 @@ def test_all_scores_that_are_shared(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\nswd\n\n" in out and "\nprecision\n\n" in out
 
 
+def test_a_run_that_was_stopped_behind_its_last_row(capsys: pytest.CaptureFixture[str]) -> None:
+    """The log ends at 40 kimg: a checkpoint just behind it has its time, one far behind it has none."""
+    assert main(["compare", make("a", {20: 8.0, 40.2: 7.0}, 6.0), make("b", {20: 9.0, 48: 5.0}, 6.0)]) == 0
+    assert "| 20 | 8 | 2 | 9 | 2 |\n| 40.2 | 7 | 4 |  |  |\n| 48 |  |  | 5 | - |" in capsys.readouterr().out
+
+
 def test_protocols_are_never_mixed(capsys: pytest.CaptureFixture[str]) -> None:
     other = replace(PROTOCOL, num=200)
     a, b = make("a", {10: 8.0}, 6.0), make("b", {10: 7.0}, 6.0, protocol=other)
