@@ -61,9 +61,10 @@ class Evaluation:
                 f"intra-fd compares class by class, but {type(data).__name__} has no labels: give a reference with "
                 "labels (labels: true), or leave intra-fd out."
             )
+        assert data.num is not None
+        measures.check(self.metrics, replace(protocol, reference_num=data.num), data.shape)  # before a long pass
         self._load(protocol)
         self.protocol = self._filled(protocol)
-        measures.check(self.metrics, self.protocol, data.shape)
 
     def check(self, gan: GAN) -> None:
         """Refuse a model that some of the scores are not for.
@@ -136,6 +137,7 @@ class Evaluation:
             batch_norm="files",
             labels="files",
             quantization="files",
+            truncation=None,
             standing_batches=0,
             standing_size=0,
         )
@@ -201,7 +203,9 @@ class Evaluation:
                 "extractor_options": presets.extractor_options(self.extractor.config()),
                 "resize": self.extractor.resize,
             }
-        elif self.needs.pixels:
+        if protocol.batch_norm == "batch":  # samples depend on how many are drawn together
+            known["standing_size"] = self.batch_size
+        if self.extractor is None and self.needs.pixels:
             known["num"] = min(protocol.num, self.needs.pixels)
         return replace(protocol, **known)
 

@@ -91,9 +91,14 @@ def intra_class(first: Tensor, labels1: Tensor, second: Tensor, labels2: Tensor,
     if alone := sorted(classes1 ^ classes2):
         raise UserError(
             f"Only one of the two sets has samples of the classes {alone}, and the intra-class distance compares each "
-            "class: draw labels so that every class of the reference has samples."
+            "class: give more samples, or images of every class on both sides."
         )
     counts = {c: (int((labels1 == c).sum()), int((labels2 == c).sum())) for c in sorted(classes1)}
+    if few := [c for c, sides in counts.items() if min(sides) < 2]:
+        raise UserError(
+            f"There is one image only of the classes {few}, and the intra-class distance compares covariances: give "
+            "two or more of each class, on both sides."
+        )
     _warn(first.shape[1], *(min(sides) for sides in zip(*counts.values(), strict=True)))
     return float(np.mean([_from_features(first[labels1 == c], second[labels2 == c], unbiased) for c in counts]))
 

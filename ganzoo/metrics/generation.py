@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ganzoo import sampling, streams
 from ganzoo.errors import UserError
-from ganzoo.metrics.pixels import Quantization, quantize
-from ganzoo.metrics.protocol import Protocol
+from ganzoo.metrics.pixels import quantize
+from ganzoo.metrics.protocol import Protocol, Quantization
 
 if TYPE_CHECKING:
     from ganzoo.gan import GAN

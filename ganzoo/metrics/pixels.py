@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ganzoo.errors import UserError
 from ganzoo.images import to_uint8
+from ganzoo.metrics.protocol import Quantization
 
-Quantization = Literal["round", "nvidia", "studiogan", "min-max"]
 Resize = Literal["tf1-bilinear", "clean", "pil-bilinear-float", "none"]
 
 QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from ganzoo.config import Config, encode
 from ganzoo.errors import UserError
-from ganzoo.metrics.protocol import WORDS, Protocol
+from ganzoo.metrics.protocol import WORDS, BatchNorm, Labels, Protocol, Quantization, Weights
 
 #: What can be measured, and what it is.
 METRICS = {
@@ -146,10 +146,23 @@ def changed(protocol: Protocol, changes: Mapping[str, Any]) -> Protocol:
     Raises:
         UserError: There is no such choice.
     """
-    for name in changes:
+    for name, value in changes.items():
         if name not in WORDS:
             raise UserError(f"In a protocol there is no choice {name}; choose from {', '.join(WORDS)}.")
+        if name in _OFFERED and value is not None and value not in _OFFERED[name]:
+            raise UserError(f"{name} was {value!r}; choose one of {', '.join(_OFFERED[name])}.")
     return replace(protocol, **{name: value for name, value in changes.items() if value is not None})
+
+
+#: What may be asked for; a record may also say that images were files, and whatever a split is called.
+_OFFERED = {
+    "quantization": get_args(Quantization),
+    "split": ("train", "test"),
+    **{
+        name: tuple(choice for choice in get_args(kind) if choice != "files")
+        for name, kind in (("weights", Weights), ("batch_norm", BatchNorm), ("labels", Labels))
+    },
+}
 
 
 def extractor_options(config: Config) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from ganzoo.errors import UserError
 
+Quantization = Literal["round", "nvidia", "studiogan", "min-max"]
 Weights = Literal["ema", "raw", "files"]
 BatchNorm = Literal["running", "standing", "batch", "files"]
 Labels = Literal["uniform", "data", "files"]
@@ -53,7 +54,7 @@ class Protocol:
     weights: Weights = "ema"  #: the average where the model has one, or what was trained; files: not drawn here
     batch_norm: BatchNorm = "running"  #: statistics of batch normalization in the generator
     standing_batches: int = 0  #: with ``standing``: batches over which its statistics are gathered anew
-    standing_size: int = 0  #: with ``standing``: the largest of these batches; sizes are drawn
+    standing_size: int = 0  #: with ``standing``: the largest of these batches, sizes are drawn; ``batch``: of each one
     truncation: float | None = None  #: psi of styles, or the threshold of normal latents; None: off
     labels: Labels = "uniform"  #: where classes of a conditional model's samples come from
     seed: int = 0  #: of the samples, and of whatever scores draw: splits, subsets, pairs, patches, directions
@@ -138,7 +139,7 @@ WORDS = {
     "weights": "The kind of weights",
     "batch_norm": "The mode of batch normalization",
     "standing_batches": "The number of batches for standing statistics",
-    "standing_size": "The largest batch for standing statistics",
+    "standing_size": "The largest batch for statistics of batch normalization",
     "truncation": "The truncation",
     "labels": "The source of labels",
     "seed": "The seed",

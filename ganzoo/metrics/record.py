@@ -27,7 +27,7 @@ class Score:
 
     value: float
     std: float | None = None  #: over splits or subsets
-    interval: tuple[float, float] | None = None  #: 95 %, of the mean over subsets
+    interval: tuple[float, float] | None = None  #: 95 %, over other samples of the two distributions
 
     def __str__(self) -> str:
         text = f"{self.value:.4g}"
@@ -117,7 +117,15 @@ def compare(records: Sequence[Record]) -> str:
                 f"{first.subject} and {other.subject} were measured by different protocols ({first.protocol.label} and "
                 f"{other.protocol.label}), so their scores cannot be compared: {' '.join(found)}"
             )
-    return f"Protocol {first.protocol.label}\n\n{table(records)}"
+    return tables(records)
+
+
+def tables(records: Sequence[Record]) -> str:
+    """A Markdown table for each protocol, which is named above it."""
+    groups: dict[str, list[Record]] = {}
+    for one in records:
+        groups.setdefault(one.protocol.id, []).append(one)
+    return "\n\n".join(f"Protocol {group[0].protocol.label}\n\n{table(group)}" for group in groups.values())
 
 
 def table(records: Sequence[Record]) -> str:

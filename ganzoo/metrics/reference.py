@@ -134,7 +134,8 @@ def drawn(data: Images, num: int, *, seed: int) -> Tensor:
 def title_of(data: Any) -> tuple[str, str]:
     """Name and split of data, for people; without its place on the disk."""
     title = str(getattr(getattr(data, "pictures", None), "title", type(data).__name__))
-    return f"{title}, {data.shape[1]}x{data.shape[2]}", str(getattr(data, "split", None) or "all")
+    split = getattr(data, "split", None)
+    return f"{title}, {data.shape[1]}x{data.shape[2]}", "all" if split in (None, "", ".") else str(split)
 
 
 def with_split(data: Any, split: str) -> Any:

@@ -92,6 +92,8 @@ def test_the_protocol_learns_what_it_was_used_with() -> None:
     assert (bound.extractor, bound.extractor_hash, bound.resize) == ("corner-3", "f" * 64, "clean")
     assert (bound.reference, bound.split, bound.reference_num) == ("Bytes, 2x2", "train", 60)
     assert bound.reference_hash == real.content_hash and bound.extractor_options == "num_features=3"
+    evaluation.protocol = replace(bound, truncation=0.5)
+    assert evaluation.of_images(40).truncation is None
     given = evaluation.of_images(40)
     assert (given.num, given.weights, given.labels, given.quantization) == (40, "files", "files", "files")
 
@@ -238,6 +240,16 @@ def test_batch_statistics() -> None:
     assert (found - expected).abs().max() <= 1
 
 
+def test_the_size_of_a_batch_is_in_the_id_where_samples_depend_on_it() -> None:
+    for mode, same in (("running", True), ("batch", False)):
+        protocol = replace(SMALL, batch_norm=mode)
+        one, two = (
+            Evaluation(protocol, Corner(), Bytes(normal_bytes(60, 120, 20)), metrics=("fd",), batch_size=size).protocol
+            for size in (10, 20)
+        )
+        assert (one.id == two.id) == same
+
+
 def leaves_no_trace(make: type[Samples]) -> None:
     gan = linear(norm=True).train()
     before = {name: value.clone() for name, value in gan.state_dict().items()}
@@ -314,8 +326,10 @@ class NoClasses(Corner):
     ],
 )
 def test_what_cannot_be_measured_is_refused(extractor: Any, protocol: Protocol, metrics: Any, sentence: str) -> None:
+    seen = extractor.seen
     with pytest.raises(UserError, match=sentence):
         Evaluation(protocol, extractor, Bytes(normal_bytes(60, 120, 20)), metrics=metrics)
+    assert extractor.seen == seen  # before hours were spent on the reference
 
 
 def test_truncation_reaches_the_latents() -> None:

@@ -251,6 +251,8 @@ def by_share(x: Tensor, a: Tensor, y: Tensor, b: Tensor) -> float:
 def test_intra_class_needs_every_class() -> None:
     with pytest.raises(UserError, match=r"of the classes \[2\]"):
         intra_class(draw(4, 2), torch.tensor([0, 0, 2, 2]), draw(4, 2), torch.tensor([0, 0, 0, 0]))
+    with pytest.raises(UserError, match=r"one image only of the classes \[1\].* two or more of each class"):
+        intra_class(draw(4, 2), torch.tensor([0, 0, 0, 1]), draw(4, 2), torch.tensor([0, 0, 1, 1]))
 
 
 # Libraries

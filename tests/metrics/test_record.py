@@ -65,6 +65,20 @@ def test_records_of_different_protocols_are_not_compared() -> None:
     kills(refuses_other_protocols, lambda records: record.compare(records[:2]))  # looks at neighbours of the first only
 
 
+def never_mixes(tables: Callable[[Sequence[Record]], str]) -> None:
+    """A column holds scores of the protocol that stands above it, whatever the order of the records."""
+    short = replace(ONE, subject="cut short", protocol=replace(ONE.protocol, num=20))
+    blocks = tables([ONE, short, replace(ONE, subject="again")]).split("Protocol ")
+    assert [block.split("\n")[0] for block in blocks] == ["", ONE.protocol.label, short.protocol.label]
+    assert ["cut short" in block for block in blocks] == [False, False, True]
+    assert ["again" in block for block in blocks] == [False, True, False]
+
+
+def test_tables_of_several_protocols_are_apart() -> None:
+    never_mixes(record.tables)
+    kills(never_mixes, lambda records: f"Protocol {records[0].protocol.label}\n\n{record.table(records)}")
+
+
 def test_the_table_has_a_row_per_record_and_a_column_per_score() -> None:
     other = replace(ONE, subject="made", kimg=None, scores={"fid": Score(30.0), "precision": Score(0.5)})
     assert record.compare([ONE, other]).splitlines() == [
