@@ -61,12 +61,14 @@ def read(arguments: list[str]) -> Order | list[str]:
         raise UserError("There is nothing to evaluate: give a run, a checkpoint or a folder of images.")
     target = existing(options.target)
     check_json(options)
+    changes = _changes(options.set)
+    _check_target(target, options, changes)
     for name, least in (("batch_size", 1), ("image_size", 1), ("max_seconds", 0)):
         if (value := getattr(options, name)) is not None and value < least:
             raise UserError(f"--{name} was {value:g}; give {least} or more.")
     preset = presets.preset(options.protocol)
     metrics = presets.chosen(options.metrics.split(",") if options.metrics else None, preset)
-    protocol = presets.changed(preset.protocol, {**_changes(options.set), "num": options.num})
+    protocol = presets.changed(preset.protocol, {**changes, "num": options.num})
     extractor = [*words, *groups["extractor"].arguments]
     return Order(target, groups["against"], extractor, preset, protocol, metrics, options)
 
@@ -98,6 +100,23 @@ def check_json(options: argparse.Namespace) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"Nothing can be written to {folder}: give another --json.")
+
+
+def _check_target(target: Path, options: argparse.Namespace, changes: dict[str, Any]) -> None:
+    """Refuse options that would say nothing about what is measured.
+
+    Raises:
+        UserError: The sentence names the option.
+    """
+    if options.all and not (target / "checkpoints").is_dir():
+        raise UserError(f"--all is for the checkpoints of a run, and {target} is none: leave it out.")
+    if is_model(target):
+        return
+    given = [f"--set {name}" for name in changes if name in OF_MODELS]
+    if given or options.max_seconds is not None:
+        raise UserError(
+            f"{(given or ['--max_seconds'])[0]} is for samples of a model, and {target} holds images: leave it out."
+        )
 
 
 def is_model(path: Path) -> bool:
@@ -145,6 +164,14 @@ def _changes(given: list[str]) -> dict[str, Any]:
 #: What may be set; the rest of a protocol is known from the data and the extractor.
 CHOICES = tuple(
     name for name in WORDS if not name.startswith(("extractor", "reference")) and name not in ("num", "resize")
+)
+
+#: Those that say how samples of a model are drawn; nobody knows that of images.
+OF_MODELS = tuple(
+    name
+    for name in CHOICES
+    if name in ("quantization", "weights", "labels", "truncation")
+    or name.startswith(("batch_norm", "standing_", "ppl_"))
 )
 
 

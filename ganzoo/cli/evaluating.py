@@ -17,11 +17,13 @@ from ganzoo.cli import datasets, extractors, quiet, trust
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.devices import device
 from ganzoo.cli.evaluate import Order, is_model
+from ganzoo.cli.places import class_named, class_names
+from ganzoo.cli.words import did_you_mean
 from ganzoo.config import build
 from ganzoo.data.files import open_files
 from ganzoo.data.folder import ImageFolder
 from ganzoo.errors import UserError
-from ganzoo.metrics import presets, record, reference
+from ganzoo.metrics import measures, presets, record, reference
 from ganzoo.metrics.evaluation import Evaluation
 from ganzoo.metrics.extractors.base import Extractor
 from ganzoo.metrics.record import Record
@@ -38,9 +40,10 @@ def evaluate(*orders: Order) -> int:
     """Measure what a command line asks for, in one file; returns the exit code."""
     quiet.silence()
     found = [measure(order) for order in orders]
+    print("\n\n".join(record.tables(records) for records in found))
     if path := orders[0].options.json:
-        record.save([one for records in found for one in records], path)
-    print("\n\n".join(f"Protocol {records[0].protocol.label}\n\n{record.table(records)}" for records in found))
+        with files.explained("The file of the records"):  # after they are shown: what took hours is not lost
+            record.save([one for records in found for one in records], path)
     return 0
 
 
@@ -51,6 +54,14 @@ def measure(order: Order) -> list[Record]:
     models = _checkpoints(order) if is_model(order.target) else []
     made = None if models else _images(order.target, order)
     data = _reference(order, models, made)
+    if made is not None and order.options.num not in (None, made.num):
+        raise UserError(
+            f"--num was {order.options.num:,}, but {order.target} holds {made.num:,} images, which are all measured: "
+            "leave it out."
+        )
+    if made is not None:  # before a long pass over the reference
+        sizes = replace(order.protocol, num=made.num, reference_num=data.num)
+        measures.check(order.metrics, sizes, made.shape)
     line = Line()
     where = device(order.options.device)
     extractor = _extractor(order)
@@ -67,7 +78,7 @@ def measure(order: Order) -> list[Record]:
     else:
         records = [_of_model(evaluation, path, order, where) for path in models]
     line.clear()
-    for remark in evaluation.remarks(records[0].protocol.num):
+    for remark in evaluation.remarks(min(one.protocol.num for one in records)):
         print(f"note: {remark}", file=sys.stderr)
     return records
 
@@ -104,18 +115,26 @@ def _reference(order: Order, models: Sequence[Path], made: ImageData | None) -> 
     against, imports = order.against, order.against.imports
     own = checkpoint.read(models[0])[checkpoint.KEY]["data"] if models else None
     trained_on = None if own is None else build(own, imports)
+    if trained_on is not None:
+        reference.check(trained_on)
     shape = next((tuple(data.shape) for data in (made, trained_on) if data is not None), None)
     if not against.arguments and not against.configs:
         if trained_on is None:
             raise UserError("There is nothing to compare with: name real images by --against.")
         return reference.with_split(trained_on, order.protocol.split)
-    named = against.arguments[0].partition("=")[2] if against.arguments else ""
-    if against.arguments and Path(named).exists():
-        if shape is None:
-            return _images(Path(named), order)
-        return _folder(Path(named), shape[1:], order, gray=shape[0] == 1)
     words = [f"--data{word.removeprefix('--against')}" for word in against.arguments]
+    if words and words[0].startswith("--data="):
+        named = words[0].removeprefix("--data=")
+        if Path(named).exists():
+            if len(words) == 1:
+                return _images(Path(named), order, shape=shape, split=None)
+            size = [f"--data.channels={shape[0]}", f"--data.image_size=[{shape[1]},{shape[2]}]"] if shape else []
+            words[:1] = ["--data=ImageFolder", f"--data.path={named}", *size]
+        else:
+            _check_data_set(named)
     data = datasets.build(Request(words, against.configs, against.imports), _COMMAND)
+    if not any(word.startswith("--data.split=") for word in words):
+        data = reference.with_split(data, order.protocol.split)
     if shape is not None and tuple(data.shape[1:]) != shape[1:]:
         raise UserError(
             f"The reference has {data.shape[1]}x{data.shape[2]} pixels, what is measured {shape[1]}x{shape[2]}: "
@@ -124,32 +143,56 @@ def _reference(order: Order, models: Sequence[Path], made: ImageData | None) -> 
     return data
 
 
-def _images(path: Path, order: Order) -> ImageData:
-    """Images of another program, at their own size: that of the first one."""
+def _check_data_set(named: str) -> None:
+    """Refuse what is neither a place nor a class; one of a module that is not named is left to the parser.
+
+    Raises:
+        UserError: The sentence says what may be compared with.
+    """
+    from ganzoo.cli.parser import load_parts
+    from ganzoo.data import GANDataModule
+
+    load_parts()
+    module, _, name = named.rpartition(".")
+    if module and name[:1].isupper() and named.replace(".", "").isidentifier():
+        return
+    known = [one for one in class_names() if issubclass(class_named(one) or object, GANDataModule)]
+    if named not in known:
+        allowed = "give a folder or an archive of images, or a data set that ganzoo list shows, such as CIFAR10"
+        raise UserError(f"--against {named} is no file, no folder and no data set{did_you_mean(named, known, allowed)}")
+
+
+def _images(path: Path, order: Order, *, shape: tuple[int, ...] | None = None, split: str | None = ".") -> ImageData:
+    """Images of another program, as large and as coloured as the first one, unless ``shape`` (C, H, W) is given."""
     from PIL import Image, UnidentifiedImageError
 
     found = open_files(str(path))
-    kinds = dict[str, tuple[int, int, bool]]()
+    kinds, seen_through = dict[str, tuple[int, int, int]](), False
     looked = set(found.names[:: max(1, len(found.names) // 256)])
     for name, reader, _ in found.read(lambda name: name in looked):
         with suppress(UnidentifiedImageError), Image.open(io.BytesIO(reader())) as image:
-            kinds[name] = (image.height, image.width, image.mode in ("1", "L", "I;16"))
-    if kinds:
-        height, width, gray = kinds[min(kinds)]
-        if len(set(kinds.values())) > 1:
-            print(
-                f"note: the pictures of {path} differ in size or colours: all are read as the first one, "
-                f"{height}x{width} {'gray' if gray else 'in colours'}, cropped and resized",
-                file=sys.stderr,
-            )
-        return _folder(path, order.options.image_size or (height, width), order, gray=gray)
-    raise UserError(f"There are no images in {path}: give a folder or an archive of some.")
-
-
-def _folder(path: Path, size: int | tuple[int, ...], order: Order, *, gray: bool) -> ImageData:
-    """All images of a folder or archive; those of another size are cropped and resized, which their title tells."""
+            kinds[name] = (1 if image.mode in ("1", "L", "I;16") else 3, image.height, image.width)
+            seen_through = seen_through or image.has_transparency_data
+    if not kinds:
+        raise UserError(f"There are no images in {path}: give a folder or an archive of some.")
+    channels, height, width = shape or kinds[min(kinds)]
+    if shape is None and (side := order.options.image_size):
+        height = width = side
+    if set(kinds.values()) != {(channels, height, width)}:
+        print(
+            f"note: pictures of {path} are read as {height}x{width} {'gray' if channels == 1 else 'in colours'}; those "
+            "that are not so are cropped, resized and converted, which changes their score",
+            file=sys.stderr,
+        )
+    if seen_through:
+        print(
+            f"note: transparent pictures of {path} are put on white; programs that drop transparency score otherwise",
+            file=sys.stderr,
+        )
     labels = "intra-fd" in order.metrics
-    return ImageFolder(str(path), split=".", image_size=size, channels=1 if gray else 3, batch_size=1, labels=labels)
+    return ImageFolder(
+        str(path), split=split, image_size=(height, width), channels=channels, batch_size=1, labels=labels
+    )
 
 
 def _extractor(order: Order) -> Extractor | None:

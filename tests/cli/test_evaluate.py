@@ -101,9 +101,10 @@ def test_two_folders(tmp_path: Path) -> None:
         for i in range(num):
             pixels = generator.normal(mean, 20, (12, 10)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(f"{name}/{i:03d}.png")
-    (one,) = evaluate("fake", "--against", "real", "--extractor", "digits-cnn", *DIGITS, "--metrics", "fd,prdc")
+    digits = ["--protocol", "digits"]
+    (one,) = evaluate("fake", "--against", "real", "--extractor", "digits-cnn", *digits, "--metrics", "fd,prdc")
     assert one.protocol.num == 40 and one.protocol.reference == "real, 12x10" and one.protocol.reference_num == 50
-    (same,) = evaluate("real", "--against", "real", *DIGITS)
+    (same,) = evaluate("real", "--against", "real", *digits)
     assert same.scores["fd/digits-cnn"].value == pytest.approx(0, abs=1e-6)
     assert one.scores["fd/digits-cnn"].value > 1
     assert one.scores["recall/digits-cnn"].value <= 1
@@ -148,15 +149,30 @@ def test_a_time_limit_is_in_the_record(run: Path) -> None:
         (["RUN", "--protocol", "digits", "--set", "truncation=0.5"], "A truncation of 0.5 was asked for, but Uniform"),
         (["IMAGES", "--protocol", "digits"], "There is nothing to compare with: name real images by --against."),
         (["--compare", "a.json"], "a.json cannot be read (no such file"),
+        (
+            ["RUN", "--against", "nowhere"],
+            "--against nowhere is no file, no folder and no data set: give a folder or an archive of images, or a data "
+            "set that ganzoo list shows, such as CIFAR10.",
+        ),
+        (["RUN", "--against", "no/where.zip"], "--against no/where.zip is no file, no folder and no data set"),
+        (["RUN", "--against", "Digit"], "--against Digit is no file, no folder and no data set: did you mean Digits?"),
+        (["RUN", "--against", "DCGAN"], "--against DCGAN is no file, no folder and no data set"),
+        (["RUN", "--against", "mine.Data"], "The class mine.Data (data) belongs neither to ganzoo nor to a module"),
+        (["RUN", "--set", "weights=files"], "weights was 'files'; choose one of ema, raw."),
+        (["RUN", "--set", "split=validation"], "split was 'validation'; choose one of train, test."),
+        (["RUN", "--set", "quantization=floor"], "quantization was 'floor'; choose one of round, nvidia"),
+        (["FILE", "--all"], "--all is for the checkpoints of a run, and "),
+        (["IMAGES", "--set", "truncation=0.5"], "--set truncation is for samples of a model, and "),
+        (["IMAGES", "--max_seconds", "1"], "--max_seconds is for samples of a model, and "),
         (["RUN", "--json", "taken.json"], "taken.json exists already: give another --json, or add --overwrite."),
     ],
 )
 def test_mistakes(arguments: list[str], sentence: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("taken.json").write_text("precious")
     Path("taken").mkdir()
-    places: dict[str, Any] = {"RUN": str(run), "IMAGES": str(run / "samples")}
+    places: dict[str, Any] = {"RUN": run, "IMAGES": run / "samples", "FILE": run / "checkpoints" / "last.ckpt"}
     capsys.readouterr()
-    assert refused(capsys, "evaluate", *(places.get(word, word) for word in arguments)).startswith(sentence)
+    assert refused(capsys, "evaluate", *(str(places.get(word, word)) for word in arguments)).startswith(sentence)
     assert Path("taken.json").read_text() == "precious"
 
 
@@ -267,9 +283,7 @@ def test_pictures_of_several_kinds_are_noted(capsys: pytest.CaptureFixture[str])
             Image.fromarray(pixels.squeeze()).save(f"{folder}/{i}.png")
     for folder, noted in (("same", False), ("sizes", True), ("gray", True)):
         evaluate(folder, "--against", "same", "--metrics", "swd", "--set", "swd_directions=4")
-        note = (
-            f"note: the pictures of {folder} differ in size or colours: all are read as the first one, 9x7 in colours"
-        )
+        note = f"note: pictures of {folder} are read as 9x7 in colours; those that are not so are cropped, resized and"
         assert (note in capsys.readouterr().err) == noted
 
 
@@ -284,7 +298,7 @@ def test_classes_and_paths_of_a_run(run: Path, capsys: pytest.CaptureFixture[str
     sentence = refused(capsys, "evaluate", str(run), "--metrics", "ppl", "--set", "ppl_space=w", *DIGITS)
     assert sentence.startswith("Paths between styles were asked for, but DCGAN has none")
     assert main(["sample", str(run), "--num", "20", "--out", "made"]) == 0
-    images = ["evaluate", "made", "--against", "made", *DIGITS, "--metrics"]
+    images = ["evaluate", "made", "--against", "made", "--protocol", "digits", "--metrics"]
     main([*images, "ppl"])  # the first look at pictures also says where they are kept
     capsys.readouterr()
     assert (
