@@ -84,7 +84,8 @@ class Space:
         """
         length = gradient.flatten(1).norm(dim=1).view(-1, *[1] * (points.dim() - 1)).clamp_min(1e-30)
         ahead = points - gradient * (_AHEAD / length)
-        return gradient - (self.plausible(ahead) - ahead) * (length / _AHEAD)
+        allowed: Tensor = gradient - (self.plausible(ahead) - ahead) * (length / _AHEAD)
+        return allowed
 
     def _nearest(self, drawn: Tensor, labels: Tensor | None, distance: Distance, target: Tensor) -> Tensor:
         measure, distances = distance(target), []
