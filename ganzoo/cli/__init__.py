@@ -18,7 +18,6 @@ COMMANDS = {
     "fit": ("ganzoo.cli.fit", "Train a model, or go on with a run."),
     "sample": ("ganzoo.cli.sample", "Draw images from a trained model."),
     "project": ("ganzoo.cli.project", "Find the latents whose images are nearest to given ones."),
-    "project": ("ganzoo.cli.project", "Find the latents whose images are nearest to given ones."),
     "ablate": ("ganzoo.cli.ablate", "Compare variations of a recipe, with the same seeds."),
     "evaluate": ("ganzoo.cli.evaluate", "Score a model by a protocol: FID, KID, IS, precision and recall."),
     "compare": ("ganzoo.cli.compare", "Put the scores of runs beside each other, at equal images and equal time."),
