@@ -53,6 +53,7 @@ CASES = {
     "dcgan-32": Case("DCGAN, width 128", dcgan, 64),
     "dcgan-32-d2": Case("DCGAN, width 128, 2 turns of the discriminator", lambda: dcgan(2), 64),
     "sngan-32": Case("SN-ResNet", lambda: SNGAN(play=Play(1)), 64),
+    "sngan-32-b16": Case("SN-ResNet", lambda: SNGAN(play=Play(1)), 16),
     "sngan-32-d5": Case("SN-ResNet, 5 turns of the discriminator", SNGAN, 64),
     "sagan-32": Case("SAGAN, 10 classes", lambda: SAGAN(num_classes=10), 64, classes=10),
     "sagan-32-d5": Case(

@@ -138,11 +138,17 @@ def never_inside(subject: Subject, folder: Path) -> None:
 
 #: Options that make the networks of a recipe small.
 RESNET = [f"--model.{name}_{bound}=8" for name in ("generator", "discriminator") for bound in ("width", "max_width")]
-STYLES = ["--model.channel_base=64", "--model.channel_max=8", "--model.latent_dim=8", "--model.style_dim=8"]
+STYLES = [
+    "--model.channel_base=256",
+    "--model.group=8",
+    "--model.channel_max=8",
+    "--model.latent_dim=8",
+    "--model.style_dim=8",
+]
 SMALL = {
     "MLPGAN": ["--model.hidden=8"],
     "DCGAN": ["--model.width=4", "--model.max_width=8"],
-    "ProgressiveGAN": ["--model.channel_base=64", "--model.channel_max=8"],
+    "ProgressiveGAN": ["--model.channel_base=256", "--model.channel_max=8"],
     "StyleGAN": [*STYLES, "--model.mapping_layers=2"],
     **dict.fromkeys(("SNGAN", "SAGAN", "WGANGP", "BigGAN"), RESNET),
 }
