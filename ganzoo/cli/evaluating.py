@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganzoo import checkpoint, files
 from ganzoo.callbacks.base import images_of
+from ganzoo.callbacks.memory import is_out_of_memory
 from ganzoo.cli import datasets, extractors, quiet, trust
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.devices import device
@@ -22,7 +23,7 @@ from ganzoo.cli.words import did_you_mean
 from ganzoo.config import build
 from ganzoo.data.files import open_files
 from ganzoo.data.folder import ImageFolder
-from ganzoo.errors import UserError
+from ganzoo.errors import TrainingError, UserError
 from ganzoo.metrics import measures, presets, record, reference
 from ganzoo.metrics.evaluation import Evaluation
 from ganzoo.metrics.extractors.base import Extractor
@@ -39,7 +40,15 @@ _COMMAND = "ganzoo evaluate"
 def evaluate(*orders: Order) -> int:
     """Measure what a command line asks for, in one file; returns the exit code."""
     quiet.silence()
-    found = [measure(order) for order in orders]
+    try:
+        found = [measure(order) for order in orders]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            "The memory is too small for this evaluation: make batch_size smaller than "
+            f"{orders[0].options.batch_size}, or leave out kd, prdc and intra-fd, which keep every feature vector."
+        ) from error
     print("\n\n".join(record.tables(records) for records in found))
     if path := orders[0].options.json:
         with files.explained("The file of the records"):  # after they are shown: what took hours is not lost

@@ -158,6 +158,15 @@ def test_a_time_limit_is_in_the_record(run: Path) -> None:
         (["RUN", "--against", "Digit"], "--against Digit is no file, no folder and no data set: did you mean Digits?"),
         (["RUN", "--against", "DCGAN"], "--against DCGAN is no file, no folder and no data set"),
         (["RUN", "--against", "mine.Data"], "The class mine.Data (data) belongs neither to ganzoo nor to a module"),
+        (
+            ["RUN", "--extractor", "nowhere"],
+            "--extractor nowhere is no file and no extractor: give a file .pt that ganzoo",
+        ),
+        (["RUN", "--extractor", "DCGAN"], "--extractor DCGAN is no file and no extractor"),
+        (
+            ["RUN", "--extractor", "Inceptoin"],
+            "--extractor Inceptoin is no file and no extractor: did you mean Inception?",
+        ),
         (["RUN", "--set", "weights=files"], "weights was 'files'; choose one of ema, raw."),
         (["RUN", "--set", "split=validation"], "split was 'validation'; choose one of train, test."),
         (["RUN", "--set", "quantization=floor"], "quantization was 'floor'; choose one of round, nvidia"),

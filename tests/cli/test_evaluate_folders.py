@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ganzoo.cli import main
 from ganzoo.metrics import record
+from ganzoo.metrics.evaluation import Evaluation
 from tests.cli.common import refused
 
 FEW = ["--metrics", "swd", "--set", "swd_directions=4", "--device", "cpu"]
@@ -103,3 +105,15 @@ def test_scores_are_shown_where_their_file_cannot_be_written(
     assert main(["evaluate", "made", "--against", "made", *FEW, "--json", "out.json"]) == 1
     said = capsys.readouterr()
     assert "| made |  | 0 |" in said.out and "The file of the records" in said.err
+
+
+def test_a_full_memory_is_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    pictures("made", 3)
+    monkeypatch.setattr(Evaluation, "collect_images", full)
+    assert main(["evaluate", "made", "--against", "made", *FEW]) == 1
+    assert (
+        "error: The memory is too small for this evaluation: make batch_size smaller than 64" in capsys.readouterr().err
+    )
