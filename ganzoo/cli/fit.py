@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ganzoo.cli import arguments, facts, recipes, rundir, trust
+from ganzoo.cli import arguments, facts, importing, recipes, rundir, trust
 from ganzoo.errors import UserError
 
 
@@ -16,7 +16,8 @@ def run(args: list[str]) -> int:
     else:
         request = arguments.read(args)
         check(request)
-    from ganzoo.cli import training
+    with importing.uncollected():
+        from ganzoo.cli import training
 
     return training.fit(request)
 
