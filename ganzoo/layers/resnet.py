@@ -160,6 +160,13 @@ def base_size(image_size: int) -> int:
     return size
 
 
+def bottom_size(image_size: int, asked: int | None) -> int:
+    """The resolution at which a discriminator's blocks stop to halve; none asked for: that of the generator's second
+    feature map, 8 for 32x32.
+    """
+    return min(2 * base_size(image_size), image_size // 2) if asked is None else asked
+
+
 def num_halvings(image_size: int, bottom: int, num_blocks: int) -> int:
     """How many blocks halve the resolution, the first one included.
 
@@ -172,7 +179,7 @@ def num_halvings(image_size: int, bottom: int, num_blocks: int) -> int:
     sizes = [image_size >> n for n in range(1, num_blocks + 1) if image_size % (1 << n) == 0]
     raise UserError(
         f"A discriminator of {num_blocks} blocks for images of size {image_size} was to end at resolution {bottom}, "
-        f"but its blocks give {', '.join(map(str, sizes))}: choose one of these."
+        f"but its blocks give {', '.join(map(str, sizes))}: set discriminator_bottom to one of these, or to null."
     )
 
 

@@ -21,7 +21,7 @@ from ganzoo.config import default
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.layers.attention import SelfAttentionLayer, attention_size
-from ganzoo.layers.resnet import Initialization, base_size, discriminator_widths, generator_widths
+from ganzoo.layers.resnet import Initialization, base_size, bottom_size, discriminator_widths, generator_widths
 from ganzoo.layers.resnet_networks import Behind, ResNetDiscriminator, ResNetGenerator
 from ganzoo.losses import AdversarialLoss, Hinge
 from ganzoo.optim import Adam, Optimizer
@@ -81,9 +81,8 @@ class SAGAN(GAN):
             )
         g_widths = generator_widths(image_size, generator_width, generator_max_width)
         d_widths = discriminator_widths(image_size, discriminator_width, discriminator_max_width)
-        second = 2 * base_size(image_size)
-        bottom = min(second, image_size // 2) if discriminator_bottom is None else discriminator_bottom
-        size = attention_size(image_size, attention_resolution, max(second, bottom))
+        bottom = bottom_size(image_size, discriminator_bottom)
+        size = attention_size(image_size, attention_resolution, max(2 * base_size(image_size), bottom))
         behind: Behind = {size: lambda c: SelfAttentionLayer(c, pool=attention_pool)} if size else {}
         super().__init__(
             ResNetGenerator(

@@ -6,6 +6,7 @@ cGANs with Projection Discriminator, Miyato and Koyama 2018, arXiv 1802.05637, f
 Differences from the paper:
 - The power iteration takes one step per turn of a player instead of one per pass: weights do not move within a turn.
 - The discriminator's 3x3 convolutions have as many channels between them as at their input, as in the authors' code.
+- A cycle's batches are all of one size; the authors' generator turn had twice as many samples (128 for 64).
 - Samples are drawn from an average of the weights; ``ema: null`` gives the paper's.
 """
 
@@ -17,7 +18,7 @@ from ganzoo.config import default
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.layers.folded import Upsampling
-from ganzoo.layers.resnet import Initialization, discriminator_widths, generator_widths
+from ganzoo.layers.resnet import Initialization, bottom_size, discriminator_widths, generator_widths
 from ganzoo.layers.resnet_networks import ResNetDiscriminator, ResNetGenerator
 from ganzoo.losses import AdversarialLoss, Hinge
 from ganzoo.optim import Adam, Optimizer
@@ -39,7 +40,7 @@ class SNGAN(GAN):
         generator_max_width: int = 256,
         discriminator_width: int = 128,
         discriminator_max_width: int = 128,
-        discriminator_bottom: int = 8,
+        discriminator_bottom: int | None = None,
         upsampling: Upsampling = "nearest",
         init: Initialization = "xavier",
         loss: AdversarialLoss = default(Hinge),
@@ -60,7 +61,8 @@ class SNGAN(GAN):
             generator_max_width: No layer of the generator has more channels than this.
             discriminator_width: Channels of the first block; they double from block to block.
             discriminator_max_width: No layer of the discriminator has more channels than this.
-            discriminator_bottom: Blocks halve the resolution until it is this; those that are left keep it.
+            discriminator_bottom: Blocks halve the resolution until it is this; those that are left keep it. None: twice
+                the generator's smallest resolution, 8 for 32x32.
             upsampling: How the generator doubles a resolution: nearest (the paper) or bilinear (Mimicry).
             init: Law of the initial weights: xavier (the authors' code) or orthogonal (StudioGAN).
             loss: The adversarial loss.
@@ -86,7 +88,7 @@ class SNGAN(GAN):
                 discriminator_widths(image_size, discriminator_width, discriminator_max_width),
                 channels=channels,
                 num_classes=num_classes if projection else 0,
-                bottom=discriminator_bottom,
+                bottom=bottom_size(image_size, discriminator_bottom),
                 init=init,
             ),
             num_classes=num_classes,

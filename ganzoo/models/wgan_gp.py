@@ -21,7 +21,7 @@ from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.layers.folded import Upsampling
 from ganzoo.layers.norm import NormName, activation_norm
-from ganzoo.layers.resnet import Initialization, discriminator_widths, generator_widths
+from ganzoo.layers.resnet import Initialization, bottom_size, discriminator_widths, generator_widths
 from ganzoo.layers.resnet_networks import ResNetDiscriminator, ResNetGenerator
 from ganzoo.losses import AdversarialLoss, Wasserstein
 from ganzoo.optim import Adam, Optimizer
@@ -44,7 +44,7 @@ class WGANGP(GAN):
         generator_max_width: int = 256,
         discriminator_width: int = 128,
         discriminator_max_width: int = 128,
-        discriminator_bottom: int = 8,
+        discriminator_bottom: int | None = None,
         discriminator_norm: NormName = "none",
         pooling: Literal["sum", "mean"] = "mean",
         upsampling: Upsampling = "nearest",
@@ -66,7 +66,8 @@ class WGANGP(GAN):
             generator_max_width: No layer of the generator has more channels than this.
             discriminator_width: Channels of the first block; they double from block to block.
             discriminator_max_width: No layer of the discriminator has more channels than this.
-            discriminator_bottom: Blocks halve the resolution until it is this; those that are left keep it.
+            discriminator_bottom: Blocks halve the resolution until it is this; those that are left keep it. None: twice
+                the generator's smallest resolution, 8 for 32x32.
             discriminator_norm: Normalization in the critic; batch needs allow_batch_norm of the penalty.
             pooling: Whether the critic averages its last feature map over positions (Mimicry) or adds it up.
             upsampling: How the generator doubles a resolution: nearest (the paper) or bilinear (Mimicry).
@@ -96,7 +97,7 @@ class WGANGP(GAN):
                 discriminator_widths(image_size, discriminator_width, discriminator_max_width),
                 channels=channels,
                 num_classes=num_classes,
-                bottom=discriminator_bottom,
+                bottom=bottom_size(image_size, discriminator_bottom),
                 pooling=pooling,
                 norm=(lambda width: activation_norm(discriminator_norm, width)) if has_layers else None,
                 spectral=discriminator_norm == "spectral",

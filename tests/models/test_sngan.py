@@ -209,9 +209,10 @@ def test_without_a_projection_it_sees_none() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("size", "channels"), [(32, 1), (48, 3), (64, 4)])
-def test_sizes_and_channels(model, size: int, channels: int) -> None:
-    gan = model(size, channels, discriminator_bottom=size // 4, **NARROW)
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 1), (40, 2), (48, 3), (64, 4)])
+@pytest.mark.parametrize("bottom", [None, 4])
+def test_sizes_and_channels(model, size: int, channels: int, bottom: int | None) -> None:
+    gan = model(size, channels, discriminator_bottom=bottom and size // bottom, **NARROW)
     images = gan.generator(torch.randn(2, 128))
     assert images.shape == (2, channels, size, size)
     assert images.abs().max() <= 1
