@@ -164,7 +164,7 @@ class BigGANGenerator(Generator):
     ) -> None:
         super().__init__()
         chunk, rest = divmod(latent_dim, len(widths))
-        if rest or not chunk:
+        if rest or chunk < 1:
             raise UserError(
                 f"BigGAN was given latents of {latent_dim} components, which are cut into {len(widths)} equal chunks "
                 f"for images of size {image_size}: give a multiple of {len(widths)}, such as {20 * len(widths)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ class Growing(Part):
         self.lr = _table("lr", 1.0 if lr is None else lr)
         self.start_resolution, self.reset_moments = start_resolution, reset_moments
         for name, table in (("stabilize_kimg", self.stabilize_kimg), ("fade_kimg", self.fade_kimg), ("lr", self.lr)):
-            if not all(value >= 0 for value in table.values()):
-                raise UserError(f"The {name} of Growing was {table}; each number is 0 or more.")
+            if not all(0 <= value < math.inf for value in table.values()):
+                raise UserError(f"The {name} of Growing was {table}; each number is 0 or more, and finite.")
         if self.batch_size is not None and not all(size >= 1 for size in self.batch_size.values()):
             raise UserError(f"The batch_size of Growing was {self.batch_size}; each number is 1 or more.")
         self.networks: list[Growable] = []

@@ -114,6 +114,9 @@ def test_any_resolution_by_a_rule(size: int, chunks: int, attended: int, channel
 def test_wrong_sizes_are_refused() -> None:
     with pytest.raises(UserError, match=r"latents of 30 components, .* 4 equal chunks .* multiple of 4, such as 80"):
         small(latent_dim=30)
+    for latent_dim in (0, -4):
+        with pytest.raises(UserError, match=f"latents of {latent_dim} components"):
+            small(latent_dim=latent_dim)
     with pytest.raises(UserError, match="resolution 32, but both networks"):
         small(attention_resolution=32)
     with pytest.raises(UserError, match="shared_dim 0"):

@@ -411,6 +411,7 @@ def test_too_small_a_memory_is_told_with_the_phase_s_own_batch() -> None:
     [
         ({"stabilize_kimg": -1}, "stabilize_kimg.*0 or more"),
         ({"fade_kimg": {8: -2.0}}, "fade_kimg.*0 or more"),
+        ({"stabilize_kimg": float("inf")}, "stabilize_kimg.*finite"),
         ({"batch_size": {4: 0}}, "batch_size.*1 or more"),
         ({"lr": {4: -1.0}}, "lr.*0 or more"),
         ({"lr": {}}, "lr .* empty"),
