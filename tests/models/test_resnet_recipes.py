@@ -14,6 +14,7 @@ import torch
 
 from ganzoo.checkpoint import load_model
 from ganzoo.cli import main
+from tests.models.test_sngan import built, num
 from tests.test_resume import same
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,20 @@ class Keep(Part):
     def after_step(self, turn):
         torch.save(turn.gan.state_dict(), f"rank-{turn.gan.global_rank}.pt")
 """
+
+
+@pytest.mark.parametrize(
+    ("recipes", "counts"),
+    [  # of test_sagan.py and test_biggan.py; with ten classes instead of 1,000 at 128x128
+        ("sagan.yaml", (4_386_308, 1_075_586)),
+        ("sagan_studiogan.yaml", (4_386_308, 1_075_586)),
+        ("biggan.yaml", (9_416_196, 2_415_170)),
+        ("biggan.yaml biggan-128.yaml", (70_433_988 - 990 * 128, 87_982_370 - 990 * 1536)),
+    ],
+)
+def test_parameters_of_the_recipes_with_attention(recipes: str, counts: tuple[int, int]) -> None:
+    gan = built(*recipes.split())
+    assert (num(gan.generator), num(gan.discriminator)) == counts
 
 
 @pytest.fixture(scope="module")
