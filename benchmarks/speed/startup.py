@@ -104,12 +104,12 @@ def trained(recipe: str, start: str) -> NoReturn:
         import lightning.pytorch  # noqa: F401
 
         mark("import lightning.pytorch")
-        from ganzoo.cli import training
+        from ganzoo.cli import parser, training
         from ganzoo.gan import GAN
     mark("import ganzoo")
     for owner, name, meaning in (
         (training, "_parse", "settings parsed"),
-        (training.FitCLI, "build", "data and model built"),
+        (parser.FitCLI, "build", "data and model built"),
         (training, "_trainer", "trainer built"),
         (training, "_open_run", "run directory made"),
         (GAN, "on_train_start", "fit set up"),
@@ -124,7 +124,7 @@ def trained(recipe: str, start: str) -> NoReturn:
         print(f"\n{json.dumps(marks)}", flush=True)
         os._exit(0)
 
-    GAN.cycle = first  # type: ignore[method-assign]  # to be told when it is called
+    setattr(GAN, "cycle", first)  # noqa: B010  # to be told when it is called
     code = command(["fit", "--config", recipe, "--run_dir", tempfile.mkdtemp(dir=".")])
     raise SystemExit(f"ganzoo fit ended with {code} before its first cycle.")
 
@@ -165,7 +165,7 @@ def summary(pairs: Sequence[tuple[tuple[float, float], Marks]]) -> dict[str, Any
 
 
 def _median(values: Any) -> float:
-    return round(statistics.median(values), 3)
+    return round(float(statistics.median(values)), 3)
 
 
 def table(found: dict[str, Any]) -> str:
