@@ -162,6 +162,8 @@ def small(name: str) -> Subject:
         Path("pictures").mkdir()
         Image.new("RGB", (8, 8)).save("pictures/1.png")
         options += ["--data.path=pictures"]
+    if name == "stylegan_256.yaml":
+        options += ["--data.image_size=32"]
     found = recipes.subject(recipes.parse(name, None, [*options, "--data.batch_size=8"]))
     found.trainer.clear()
     return found
