@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from collections.abc import Iterator
@@ -23,5 +24,6 @@ def uncollected() -> Iterator[None]:
     try:
         yield
         gc.freeze()
+        atexit.register(gc.unfreeze)  # what is frozen at the end looks like a leak to some libraries, which say so
     finally:
         gc.enable()

@@ -200,12 +200,12 @@ def test_a_backward_pass_that_is_longer_with_lazy_terms_is_theirs(monkeypatch: p
 
 
 def test_the_peak_of_memory_begins_anew() -> None:
-    """64 MB more than before while they are there; a reset forgets them, where the system can."""
+    """512 MB more than before while they are there; a reset forgets them, where the system can."""
     limits.reset_peak_memory()
     before = limits.peak_memory(torch.device("cpu"))
-    held = torch.ones(16 * 2**20)
+    held = torch.ones(128 * 2**20)
     with_it = limits.peak_memory(torch.device("cpu"))
-    assert 60 * 2**20 < with_it - before < 80 * 2**20
+    assert 400 * 2**20 < with_it - before < 600 * 2**20  # what else is held may shrink meanwhile
     del held
     limits.reset_peak_memory()
     assert limits.peak_memory(torch.device("cpu")) <= with_it
