@@ -58,7 +58,7 @@ def compare(runs: Sequence[Path], scores: Sequence[str] | None) -> tuple[str, li
     from ganzoo.metrics.protocol import differences
 
     kept = [_records(run) for run in runs]
-    protocol = _shared_protocol(kept)
+    protocol = _shared_protocol(kept, scores or ())
     found = [[r for r in records if not differences(protocol, r.protocol)] for records in kept]
     names = [dict.fromkeys(name for r in records for name in r.scores) for records in found]
     shared = [name for name in names[0] if all(name in others for others in names)]
@@ -71,16 +71,18 @@ def compare(runs: Sequence[Path], scores: Sequence[str] | None) -> tuple[str, li
     ]
 
 
-def _shared_protocol(kept: Sequence[Sequence[Record]]) -> Protocol:
-    """The last of the first run's that all others were measured by, too."""
+def _shared_protocol(kept: Sequence[Sequence[Record]], scores: Sequence[str]) -> Protocol:
+    """The last of the first run's that all others were measured by, too, if possible one by which it has the scores."""
     from ganzoo.metrics import record
     from ganzoo.metrics.protocol import differences
 
-    for one in reversed(kept[0]):
-        if all(any(not differences(one.protocol, r.protocol) for r in found) for found in kept):
-            return one.protocol
-    record.compare([found[-1] for found in kept])  # says in what they differ
-    raise AssertionError("Records without a shared protocol can be compared.")
+    shared = [
+        one for one in kept[0] if all(any(not differences(one.protocol, r.protocol) for r in found) for found in kept)
+    ]
+    if not shared:
+        record.compare([found[-1] for found in kept])  # says in what they differ
+        raise AssertionError("Records without a shared protocol can be compared.")
+    return ([one for one in shared if set(scores) <= one.scores.keys()] or shared)[-1].protocol
 
 
 def _records(run: Path) -> list[Record]:

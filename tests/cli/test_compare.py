@@ -77,6 +77,18 @@ def test_protocols_are_never_mixed(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith(f"Protocol {other.label}\n") and "| 10 |  |  | 7 | 1 |\n| 20 | 1 | 2 |  |  |" in out
 
 
+def test_the_protocol_that_has_the_score_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """Although a later measurement of both has it not."""
+    a, b = make("a", {10: 8.0}, 6.0), make("b", {10: 7.0}, 6.0)
+    later = replace(PROTOCOL, seed=5)
+    for run in (a, b):
+        record.save([Record("x", later, {"recall": Score(0.1)}, 10)], Path(run) / "evaluations" / "z.json")
+    assert main(["compare", a, b, "--score", "swd"]) == 0
+    assert capsys.readouterr().out.startswith(f"Protocol {PROTOCOL.label}\n\nswd\n")
+    assert main(["compare", a, b]) == 0
+    assert capsys.readouterr().out.startswith(f"Protocol {later.label}\n\nrecall\n")
+
+
 def test_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     a = make("a", {10: 8.0}, 6.0)
     assert "is no directory" in refused(capsys, "compare", a, "nowhere")
