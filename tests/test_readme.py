@@ -26,6 +26,9 @@ def small(command: str) -> str:
     command = re.sub(r"--model.total_kimg \d+", "--model.total_kimg 0.4", command)
     if command.startswith("ganzoo fit") and "--model.total_kimg" not in command and "--resume" not in command:
         command += " --model.total_kimg 0.2"
+    command = re.sub(r"--kimg \d+", "--kimg 0.2", command)
+    if command.startswith("ganzoo evaluate"):
+        command = re.sub(r"(--num |swd_images=)\d+", r"\g<1>64", command)
     if command.startswith("ganzoo ablate"):
         command = re.sub(r"--seeds \d+", "--seeds 1", command) + " --model.total_kimg 0.6 --no-timing"
     return command
