@@ -37,6 +37,7 @@ def header(gan: GAN) -> dict[str, Any]:
         "model": _config_of(gan),
         "parts": [class_path(type(part)) for part in gan.tricks],
         "data": _config_of(getattr(gan.trainer, "datamodule", None)),
+        "class_counts": gan.class_counts,
         "seed": gan.seed,
         "clock": gan.clock.state(),
         "meter": gan.meter.state(),
@@ -44,10 +45,11 @@ def header(gan: GAN) -> dict[str, Any]:
 
 
 def restore(gan: GAN, checkpoint: dict[str, Any]) -> None:
-    """Set clock, seed and unread scalars as they were when the checkpoint was written."""
+    """Set clock, seed, counts of classes and unread scalars as they were when the checkpoint was written."""
     migrate(checkpoint)
     own = checkpoint[KEY]
     gan.seed = own["seed"]
+    gan.class_counts = own.get("class_counts") or gan.class_counts  # older checkpoints have none
     gan.clock.load(own["clock"])
     gan.meter.load(own["meter"])
 

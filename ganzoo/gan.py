@@ -5,7 +5,6 @@ The training loop is in :mod:`ganzoo.loop`. Nothing in either file knows a paper
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback, Timer
@@ -93,6 +92,7 @@ class GAN(Configurable, Loop):
         self.parts = nn.ModuleList(self.tricks)
         self.latents, self.ema = build(latents), build(ema)
         self.num_classes, self.accumulate, self.total_kimg = num_classes, accumulate, total_kimg
+        self.class_counts: list[int] = []  #: images of each class in the data of the run; empty: not known
         for part in self.tricks:
             part.rebuild(self)
         self.generator_ema = averaged_copy(self.generator) if self.ema else None
@@ -118,7 +118,7 @@ class GAN(Configurable, Loop):
         num: int,
         *,
         seed: int = 0,
-        labels: Sequence[int] | None = None,
+        labels: sampling.Labels = None,
         first: int = 0,
         averaged: bool = True,
         batch_size: int = 64,
@@ -133,7 +133,8 @@ class GAN(Configurable, Loop):
         Args:
             num: How many.
             seed: Seed of the latents and of labels that are not given.
-            labels: Class of each sample of a conditional model; default: uniform over the classes.
+            labels: Class of each sample of a conditional model; 'data': drawn as often as in the data that it was
+                trained on; default: uniform over the classes.
             first: Number of the first sample.
             averaged: Use the averaged weights where there are some.
             batch_size: How many at a time.
@@ -178,6 +179,8 @@ class GAN(Configurable, Loop):
         if stage == "fit":
             check_trainer(self.trainer)
             self.seed = checkpoint.run_seed(self.trainer)
+            data = getattr(self.trainer, "datamodule", None)
+            self.class_counts = [int(num) for num in getattr(data, "class_counts", [])]
             self._check_ends(by_epochs=self.trainer.max_epochs not in (None, -1))
 
     def on_train_start(self) -> None:

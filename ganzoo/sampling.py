@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,10 @@ from ganzoo.replay import evaluating
 
 if TYPE_CHECKING:
     from ganzoo.gan import GAN
+
+
+#: Classes of samples: each one given, drawn as the data have them, or drawn uniformly.
+Labels = Sequence[int] | Literal["data"] | None
 
 
 class Truncation(NamedTuple):
@@ -36,7 +42,7 @@ def draw(
     num: int,
     *,
     seed: int,
-    labels: Sequence[int] | None,
+    labels: Labels,
     first: int,
     averaged: bool,
     batch_size: int,
@@ -47,7 +53,8 @@ def draw(
     if num < 1 or batch_size < 1:
         raise UserError(f"{num} samples in batches of {batch_size} were asked for; both must be 1 or more.")
     network = network_of(gan, averaged=averaged)
-    chosen = choose_labels(gan.num_classes, num, seed=seed, labels=labels, first=first)
+    counts = gan.class_counts
+    chosen = choose_labels(gan.num_classes, num, seed=seed, labels=labels, first=first, class_counts=counts)
     numbers = range(first, first + num)
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
     found = batches(gan, network, numbers, chosen, **options, truncation=truncation, fixed_noise=fixed_noise)
@@ -134,16 +141,47 @@ def truncated(gan: GAN, latents: Tensor, truncation: Truncation | None) -> Tenso
     return gan.latents.truncated(latents, truncation.psi)
 
 
-def choose_labels(num_classes: int, num: int, *, seed: int, labels: Sequence[int] | None, first: int) -> Tensor | None:
-    """Labels of numbered samples, (num,) int64: the given ones, else keyed draws, uniform over the classes."""
+def choose_labels(
+    num_classes: int, num: int, *, seed: int, labels: Labels, first: int, class_counts: Sequence[int] = ()
+) -> Tensor | None:
+    """Labels of numbered samples, int64 (num,); the one of sample i depends on (seed, i) alone. None without classes.
+
+    Args:
+        num_classes: Of the model; 0: it is unconditional.
+        num: How many samples.
+        seed: Of labels that are drawn.
+        labels: A class for each sample; data: drawn in proportion to ``class_counts``; None: drawn uniformly.
+        first: Number of the first sample.
+        class_counts: How many images of each class the data have; empty: nobody knows.
+
+    Raises:
+        UserError: The labels do not fit the model or the number of samples, or the data's are not known.
+    """
     if num_classes == 0:
         if labels is not None:
             raise UserError("Labels were given, but this model is unconditional: leave them out.")
         return None
+    numbers = range(first, first + num)
     if labels is None:
-        labels = [streams.key(seed, "label", i) % num_classes for i in range(first, first + num)]
+        labels = [streams.key(seed, "label", i) % num_classes for i in numbers]
+    elif labels == "data":
+        labels = _as_in_the_data(class_counts, numbers, seed)
+    elif isinstance(labels, str):
+        raise UserError(f"labels was {labels!r}; give the class of each sample, or 'data' for classes as the data's.")
     if len(labels) != num or not all(0 <= label < num_classes for label in labels):
         raise UserError(
             f"The labels {list(labels)[:8]} were given for {num} samples; give each one from 0 to {num_classes - 1}."
         )
     return torch.tensor(list(labels))
+
+
+def _as_in_the_data(class_counts: Sequence[int], numbers: range, seed: int) -> list[int]:
+    """The inverse of the distribution function: of some image of the data, sorted by class, the class."""
+    ends = list(accumulate(class_counts))
+    if not ends or not ends[-1]:
+        raise UserError(
+            "Labels were to be drawn as the data have them, but how many images of each class there were is not known "
+            "of this model, as its data did not say so or its checkpoint is from before that was kept: give the "
+            "labels, or leave them out for uniform ones."
+        )
+    return [bisect_right(ends, streams.key(seed, "label", i) % ends[-1]) for i in numbers]

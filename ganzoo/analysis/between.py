@@ -6,7 +6,7 @@ what differs between them is the point they are made from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -34,7 +34,7 @@ class Options(NamedTuple):
     """How samples are drawn, as for :meth:`ganzoo.gan.GAN.sample`."""
 
     seed: int = 0
-    labels: Sequence[int] | None = None
+    labels: sampling.Labels = None
     averaged: bool = True
     truncation: sampling.Truncation | None = None
     batch_size: int = 64
@@ -121,15 +121,17 @@ class _Space:
         """The latents of the first samples, (num, d), or their styles; and their labels."""
         gan, options = self.gan, self.options
         given, cut = options.labels, options.truncation
-        if one_class and given is not None and len(set(given)) > 1:
+        if given is None or isinstance(given, str):
+            counts, several = gan.class_counts, 1 if one_class else num
+            drawn = sampling.choose_labels(
+                gan.num_classes, several, seed=options.seed, labels=given, first=0, class_counts=counts
+            )
+            given = None if drawn is None else drawn.tolist()
+        elif one_class and len(set(given)) > 1:
             raise UserError(
                 f"The labels {list(given)[:8]} were given, but {type(gan).__name__} has no space of styles in which "
                 "one class leads to another: give one label."
             )
-        if one_class and gan.num_classes and given is None:
-            first = sampling.choose_labels(gan.num_classes, 1, seed=options.seed, labels=None, first=0)
-            assert first is not None
-            given = first.tolist()
         if given is not None:
             given = [given[i % len(given)] for i in range(num)]
         labels = sampling.choose_labels(gan.num_classes, num, seed=options.seed, labels=given, first=0)

@@ -88,6 +88,11 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
         """Number of classes; 0 unless ``labels`` was asked for."""
         return len(self.class_names) if self.labels else 0
 
+    @property
+    def class_counts(self) -> list[int]:
+        """Number of examples of each class, which labels of samples can follow; empty without labels, or unknown."""
+        return []
+
     def setup(self, stage: str | None = None) -> None:
         """Before training: have the model refuse what it could not take in its first turn."""
         trainer = self.trainer

@@ -61,6 +61,13 @@ class Cache(Dataset[Batch]):
         return self._labels is not None
 
     @property
+    def class_counts(self) -> list[int]:
+        """Images of each class; empty where batches carry no labels."""
+        if not self.with_labels or self._labels is None:
+            return []
+        return [int(num) for num in np.bincount(self._labels, minlength=len(self.class_names))]
+
+    @property
     def num_bytes(self) -> int:
         """Of all its images."""
         return self._num * int(np.prod(self.shape))

@@ -102,6 +102,10 @@ class ImageData(GANDataModule):
         return len(self.dataset)
 
     @property
+    def class_counts(self) -> list[int]:
+        return self.dataset.class_counts
+
+    @property
     def content_hash(self) -> str:
         return self.dataset.content_hash
 

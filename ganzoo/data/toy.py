@@ -45,6 +45,11 @@ class Toy(GANDataModule):
     def num(self) -> None:
         """Points are drawn without end."""
 
+    @property
+    def class_counts(self) -> list[int]:
+        """One for each part, as all are equally likely; empty without labels."""
+        return [1] * self.num_classes
+
     def draw(self, num: int, seed: int = 0) -> Tensor:
         """Points (num, d) that are in no batch, to compare samples with."""
         return self.distribution.draw(num, streams.generator("toy", "compare", seed))[0]
@@ -84,6 +89,11 @@ class _Modes(Toy):
     @property
     def class_names(self) -> list[str]:
         return [f"mode {i}" for i in range(len(self.distribution.means))]
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Number of points of each mode in a million, as there is no end of them; empty without labels."""
+        return [round(1e6 * share) for share in self.distribution.weights.tolist()] if self.labels else []
 
 
 class Mixture(_Modes):

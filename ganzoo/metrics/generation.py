@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -88,15 +86,16 @@ class Samples:
 
     def labels(self, numbers: range) -> Tensor | None:
         """Classes of the samples with these numbers, int64; None for an unconditional model."""
-        seed, counts = self.protocol.seed, self.class_counts
         if not self.gan.num_classes or not len(numbers):
             return None
-        chosen = None
-        if self.protocol.labels == "data":
-            assert counts is not None
-            ends = list(accumulate(counts))
-            chosen = [bisect_right(ends, streams.key(seed, "label", i) % ends[-1]) for i in numbers]
-        return sampling.choose_labels(self.gan.num_classes, len(numbers), seed=seed, labels=chosen, first=numbers.start)
+        return sampling.choose_labels(
+            self.gan.num_classes,
+            len(numbers),
+            seed=self.protocol.seed,
+            labels="data" if self.protocol.labels == "data" else None,
+            first=numbers.start,
+            class_counts=self.class_counts or (),
+        )
 
     def _prepared(self) -> nn.Module:
         network = copy.deepcopy(sampling.network_of(self.gan, averaged=self.protocol.weights == "ema"))
