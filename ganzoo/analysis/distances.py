@@ -98,4 +98,4 @@ class FeatureDistance:
         )
 
     def _features(self, images: Tensor) -> Tensor:
-        return self.extractor.differentiable((images + 1) * 127.5)
+        return self.extractor.differentiable((images + 1) * 127.5).features

@@ -96,7 +96,7 @@ def check_features(make: Callable[[Corner], FeatureDistance]) -> None:
 
 class Rounded(FeatureDistance):
     def _features(self, images: Tensor) -> Tensor:
-        return self.extractor.differentiable(((images + 1) * 127.5).round())
+        return self.extractor.differentiable(((images + 1) * 127.5).round()).features
 
 
 class Absolute(FeatureDistance):

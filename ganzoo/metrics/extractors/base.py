@@ -78,19 +78,17 @@ class Extractor(Configurable):
         Args:
             images: float32 (N, C, H, W), bytes but for the rounding: 0 to 255.
         """
-        self.load()
-        with exact(self.device):
-            return self.extract(_with_channels(images, self.channels, self.name).to(self.device))
+        return self.differentiable(images)
 
-    def differentiable(self, images: Tensor) -> Tensor:
-        """Features (N, D) of images as those of :meth:`unrounded`, with their gradient, where the network has one.
+    def differentiable(self, images: Tensor) -> Features:
+        """As :meth:`unrounded`, with the gradient, where the network has one.
 
         Args:
             images: float32 (N, C, H, W), of the range 0 to 255.
         """
         self.load()
         with exact(self.device):
-            return self.extract(_with_channels(images, self.channels, self.name).to(self.device)).features
+            return self.extract(_with_channels(images, self.channels, self.name).to(self.device))
 
     def extract(self, images: Tensor) -> Features:
         """Features of images (N, C, H, W) that are on the device and have the network's channels.
