@@ -18,7 +18,7 @@ from ganzoo.cli import datasets, extractors, quiet, trust
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.devices import device
 from ganzoo.cli.evaluate import Order, is_model
-from ganzoo.cli.places import class_named, class_names
+from ganzoo.cli.places import class_names
 from ganzoo.cli.words import did_you_mean
 from ganzoo.config import build
 from ganzoo.data.files import open_files
@@ -165,7 +165,7 @@ def _check_data_set(named: str) -> None:
     module, _, name = named.rpartition(".")
     if module and name[:1].isupper() and named.replace(".", "").isidentifier():
         return
-    known = [one for one in class_names() if issubclass(class_named(one) or object, GANDataModule)]
+    known = class_names(GANDataModule)
     if named not in known:
         allowed = "give a folder or an archive of images, or a data set that ganzoo list shows, such as CIFAR10"
         raise UserError(f"--against {named} is no file, no folder and no data set{did_you_mean(named, known, allowed)}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ganzoo.cli import explain, trust
 from ganzoo.cli.arguments import Request
-from ganzoo.cli.places import class_named, class_names
+from ganzoo.cli.places import class_names
 from ganzoo.cli.words import did_you_mean
 from ganzoo.errors import UserError
 from ganzoo.metrics.extractors.base import Extractor
@@ -31,7 +31,7 @@ def parse(words: Sequence[str], imports: Sequence[str], command: str) -> Extract
     if named.endswith(".pt") or named == "digits-cnn":
         words[:1] = ["--extractor=Domain", f"--extractor.path={named}"]
     load_parts()
-    known = [one for one in class_names() if issubclass(class_named(one) or object, Extractor)]
+    known = class_names(Extractor)
     if words[0].startswith("--extractor=") and "." not in named and named not in ("digits-cnn", *known):
         allowed = f"give a file .pt that ganzoo extractor wrote, digits-cnn, or one of {', '.join(known)}"
         raise UserError(f"--extractor {named} is no file and no extractor{did_you_mean(named, known, allowed)}")

@@ -95,9 +95,10 @@ class Places:
         return class_named(default["class_path"]) if isinstance(default, Mapping) and "class_path" in default else None
 
 
-def class_names() -> list[str]:
-    """Names of all loaded classes that a config can name."""
-    return [cls.__name__ for cls in _subclasses(Configurable) if not cls.__name__.startswith("_")]
+def class_names(base: type = Configurable) -> list[str]:
+    """Names of all loaded classes of a kind that a config can name."""
+    known = (cls for cls in _subclasses(Configurable) if issubclass(cls, base))
+    return [cls.__name__ for cls in known if not cls.__name__.startswith("_")]
 
 
 def class_named(name: str) -> type | None:
