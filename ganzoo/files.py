@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -45,6 +46,22 @@ def atomic(path: str | Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def write_json(path: str | Path, content: Any, *, allow_nan: bool = True) -> None:
+    """Write plain data as JSON, whole or not at all.
+
+    Args:
+        path: The file's name; its folder is created.
+        content: Dictionaries, lists, numbers, text.
+        allow_nan: Whether NaN and infinities, which strict JSON has no words for, are written as Python reads them.
+
+    Raises:
+        ValueError: A number is not finite, and must be.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=allow_nan)
+    with atomic(path, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
 
 
 def sha256(path: str | Path) -> str:

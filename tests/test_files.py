@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import signal
 import subprocess
@@ -28,6 +30,20 @@ def test_a_block_that_ends_replaces_the_file_and_one_that_fails_leaves_it(tmp_pa
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert os.listdir(path.parent) == ["file.txt"]
+
+
+def test_json_is_read_back_as_it_was_and_strict_json_has_no_nan(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    content = {"name": "Gemälde", "values": [1.5, math.inf, None], "nested": {"a": True}}
+    files.write_json(path, content)
+    assert json.loads(path.read_text(encoding="utf-8")) == content
+    assert "Gemälde" in path.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"value": math.nan}, allow_nan=False)
+    with pytest.raises(TypeError):
+        files.write_json(path, {"value": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == content
+    assert os.listdir(tmp_path) == ["facts.json"]
 
 
 def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,15 +6,10 @@ backward included.
 
 from __future__ import annotations
 
-import json
 import math
-import platform
-import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning.pytorch as L
@@ -22,20 +17,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from benchmarks.scores.records import commit, machine
 from benchmarks.speed.clocks import Clocks, now
 from benchmarks.speed.limits import ceiling, peak_memory, reset_peak_memory
-from benchmarks.speed.stages import Stages
-from ganzoo import __version__
+from benchmarks.speed.stages import Stages, interval
 from ganzoo.ablation.timing import Subject
 from ganzoo.callbacks.base import as_gan
-from ganzoo.files import atomic
 from ganzoo.gan import GAN
-from ganzoo.parts import Part
 from ganzoo.trainer import Trainer
 
 T = TypeVar("T")
-SOURCES = ("ganzoo", "benchmarks/speed")
 
 
 def fit(subject: Subject, callback: L.Callback) -> Trainer:
@@ -130,11 +120,6 @@ def _due(gan: GAN, number: int) -> tuple[bool, ...]:
         if player in part.players
         for turn in range(turns)
     )
-
-
-def interval(part: Part) -> int:
-    """Turns from one on which a part acts to the next."""
-    return int(getattr(part, "every", 1))
 
 
 def lazy_period(gan: GAN) -> int:
@@ -279,23 +264,3 @@ def speed(flop: float, images: int, readings: list[tuple[Clocks, Clocks]], clock
         "share_of_ceiling": round(share, 4),
         "index": round(1e12 * share * images / flop, 2),  # images/s per TFLOP/s of the ceiling
     }
-
-
-def record(device: torch.device, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """What a file of rows says about where they come from."""
-    return {
-        "ganzoo": __version__,
-        "torch": torch.__version__,
-        "lightning": version("lightning"),
-        "python": platform.python_version(),
-        "commit": commit(SOURCES) if shutil.which("git") else "unknown",
-        "machine": machine(device),
-        **more,
-        "rows": rows,
-    }
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """As a file that is whole or not there."""
-    with atomic(path, "w") as file:
-        file.write(json.dumps(content, indent=1) + "\n")

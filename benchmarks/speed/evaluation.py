@@ -34,6 +34,7 @@ from torch import Tensor
 
 from benchmarks.speed.clocks import Clocks, now, silence
 from benchmarks.speed.extractors import random_weights
+from benchmarks.speed.limits import resident
 from ganzoo.data.batch import Batch
 from ganzoo.metrics.evaluation import Evaluation
 from ganzoo.metrics.extractors import Inception
@@ -238,12 +239,6 @@ def timed(way: Callable[[], T]) -> tuple[Clocks, T]:
 
 def draw(num: int, dim: int, seed: int) -> Tensor:
     return torch.randn(num, dim, generator=torch.Generator().manual_seed(seed))
-
-
-def resident(kind: str) -> float:
-    """Bytes of this process's memory, now (VmRSS) or at most (VmHWM). Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * float(next(line.split()[1] for line in lines if line.startswith(kind)))
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {

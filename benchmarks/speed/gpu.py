@@ -8,12 +8,10 @@ Nothing of the command line is needed: neither jsonargparse nor torch-fidelity n
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +19,8 @@ import torch
 from benchmarks.speed import levers
 from benchmarks.speed.cases import CASES, TINY, Case
 from benchmarks.speed.clocks import silence
-from benchmarks.speed.cycles import measure, record, write
+from benchmarks.speed.cycles import measure
+from benchmarks.speed.rows import Rows, case_parser, check_names
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,7 @@ DEFAULT = ("dcgan-32", "sngan-32", "sagan-32", "stylegan-32", "stylegan-256")
 
 def main(arguments: Sequence[str]) -> None:
     begin = time.monotonic()
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed gpu",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: {' '.join(DEFAULT)}")
+    parser = case_parser("gpu", __doc__, DEFAULT)
     parser.add_argument("--seconds", type=float, default=480.0, help="after which nothing new is begun")
     parser.add_argument("--each", type=float, default=6.0, help="seconds for the levers of a case in a mode, about")
     parser.add_argument("--rounds", type=int, default=3)
@@ -73,23 +67,18 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--tiny", action="store_true", help="tiny networks, to see that it works")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--commit", help="of the code, where git cannot say it")
-    parser.add_argument("--json", type=Path, help="write the record here, after each row")
     options = parser.parse_args(arguments)
     cases = TINY if options.tiny else CASES
     names = options.cases or (list(TINY) if options.tiny else DEFAULT)
-    if unknown := set(names) - set(cases):
-        parser.error(f"no case is named {', '.join(sorted(unknown))}")
+    check_names(parser, names, cases)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch sees no GPU here; with --device cpu --tiny the programme runs for a look at it")
     silence()
-    rows: list[dict[str, Any]] = []
+    torch.set_num_threads(options.threads)
+    given = {"commit": options.commit} if options.commit else {}
+    rows = Rows(options.json, options.device)
     for row in programme({name: cases[name] for name in names}, options, until=begin + options.seconds):
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-        if options.json:
-            more = {"seconds": round(time.monotonic() - begin, 1)}
-            content = record(torch.device(options.device), rows, **more)
-            write(options.json, content | ({"commit": options.commit} if options.commit else {}))
+        rows.add(row, seconds=round(time.monotonic() - begin, 1), **given)
 
 
 def programme(cases: Mapping[str, Case], options: argparse.Namespace, *, until: float) -> Iterator[dict[str, Any]]:

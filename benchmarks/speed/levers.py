@@ -11,14 +11,11 @@ shared), in wall time on a GPU.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +23,9 @@ import torch
 from benchmarks.speed import forms
 from benchmarks.speed.cases import CASES
 from benchmarks.speed.clocks import Clocks, silence
-from benchmarks.speed.cycles import Cycles, clock_of, drive, dtype_of, facts, record, speed, write
+from benchmarks.speed.cycles import Cycles, clock_of, drive, dtype_of, facts, speed
 from benchmarks.speed.limits import ceiling
+from benchmarks.speed.rows import Rows, case_parser, check_names
 from ganzoo.ablation.timing import Subject
 from ganzoo.gan import GAN
 
@@ -103,40 +101,28 @@ def without(gan: GAN, names: Sequence[str]) -> Iterator[None]:
         yield
 
 
+#: Cases of the table: together they have every lever, and small ones show what large ones hide.
+DEFAULT = ("mlp", "dcgan-32-narrow", "sngan-32-b16", "stylegan-32", "stylegan-64")
+
+
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed levers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: {' '.join(DEFAULT)}")
+    parser = case_parser("levers", __doc__, DEFAULT)
     parser.add_argument(
         "--only", nargs="+", metavar="LEVER", help=f"of {', '.join(LEVERS)}, all; default: all of these"
     )
     parser.add_argument("--rounds", type=int, default=0, help="per case; default: what --seconds allow")
     parser.add_argument("--seconds", type=float, default=40.0, help="per case, about; at least 3 rounds")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default="32-true")
-    parser.add_argument("--json", type=Path, help="write the record here")
     options = parser.parse_args(arguments)
-    if unknown := (set(options.cases) - set(CASES)) | (set(options.only or []) - {*LEVERS, "all"}):
-        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    check_names(parser, options.cases, CASES)
+    check_names(parser, options.only or [], [*LEVERS, "all"])
     torch.set_num_threads(options.threads)
     silence()
-    rows = []
+    rows = Rows(options.json)
     for name in options.cases or DEFAULT:
-        case = CASES[name]
-        found = measure(
-            case.subject(precision=options.precision), options.only, rounds=options.rounds, seconds=options.seconds
-        )
-        rows.append({"case": name, "about": case.about, **found})
-        print(json.dumps(rows[-1]), flush=True)
-    if options.json:
-        write(options.json, record(torch.device(rows[-1]["device"]), rows))
-
-
-#: Cases of the table: together they have every lever, and small ones show what large ones hide.
-DEFAULT = ("mlp", "dcgan-32-narrow", "sngan-32-b16", "stylegan-32", "stylegan-64")
+        subject = CASES[name].subject(precision=options.precision)
+        found = measure(subject, options.only, rounds=options.rounds, seconds=options.seconds)
+        rows.add({"case": name, "about": CASES[name].about, **found})
 
 
 def measure(

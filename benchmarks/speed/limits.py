@@ -48,9 +48,12 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: of tensors on a GPU, else of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        found = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
-        if found:
-            return 1024 * found[0]
+    with suppress(OSError, StopIteration):
+        return resident("VmHWM")
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def resident(kind: str) -> int:
+    """Bytes of this process's memory, now (``VmRSS``) or at most (``VmHWM``). Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(kind)))

@@ -8,17 +8,15 @@ peers' cycles were timed once, on two AVX2 cores in float32 on a quiet machine, 
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from benchmarks.speed.cases import CASES
 from benchmarks.speed.clocks import silence
-from benchmarks.speed.cycles import measure, record, write
+from benchmarks.speed.cycles import measure
+from benchmarks.speed.rows import Rows, case_parser, check_names
 
 
 @dataclass(frozen=True)
@@ -51,24 +49,13 @@ NEAR_THE_CEILING = 0.75
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed peers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all with a peer")
+    default = [name for name in PEERS if name in CASES]
+    parser = case_parser("peers", __doc__, default)
     parser.add_argument("--rounds", type=int, default=2, help="of as many cycles as lazy terms need, or a second's")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="write the record here, after each row")
     options = parser.parse_args(arguments)
-    if unknown := set(options.cases) - set(CASES):
-        parser.error(f"no case is named {', '.join(sorted(unknown))}")
+    check_names(parser, options.cases, CASES)
     torch.set_num_threads(options.threads)
     silence()
-    rows = []
-    for name in options.cases or [name for name in PEERS if name in CASES]:
-        case = CASES[name]
-        rows.append({"case": name, **measure(case.subject("cpu"), rounds=options.rounds)})
-        print(json.dumps(rows[-1]), flush=True)
-        if options.json:
-            write(options.json, record(torch.device("cpu"), rows))
+    rows = Rows(options.json, "cpu")
+    for name in options.cases or default:
+        rows.add({"case": name, **measure(CASES[name].subject("cpu"), rounds=options.rounds)})

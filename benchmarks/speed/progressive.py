@@ -10,7 +10,6 @@ the recipe's shape, from memory; batches are of one size, so that these are rati
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,17 +17,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.scores.records import commit, machine
 from benchmarks.speed.clocks import silence
 from benchmarks.speed.noise import Noise
-from ganzoo import __version__
+from benchmarks.speed.rows import record, split_options
 from ganzoo.ablation.timing import Subject, compare
 from ganzoo.cli.arguments import read
 from ganzoo.cli.parser import FitCLI
 from ganzoo.config import build
-from ganzoo.files import atomic
-
-SOURCES = ("ganzoo", "benchmarks/speed")
+from ganzoo.files import write_json
 
 
 def main() -> None:
@@ -37,9 +33,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=10.0, help="of measuring, per level")
     parser.add_argument("--json", type=Path)
-    given = sys.argv[1:]
-    at = given.index("--") if "--" in given else len(given)
-    options, rest = parser.parse_args(given[:at]), given[at + 1 :]
+    own, rest = split_options(sys.argv[1:])
+    options = parser.parse_args(own)
     torch.set_num_threads(1)
     silence()
     cli = FitCLI(read(["--config", options.recipe, *rest]))
@@ -47,15 +42,7 @@ def main() -> None:
     cli.build()
     rows = levels(cli.model.config(), list(cli.datamodule.shape), options.batch_size, options.seconds)
     if options.json:
-        record = {
-            "recipe": options.recipe,
-            "commit": commit(SOURCES),
-            "versions": {"ganzoo": __version__, "torch": torch.__version__},
-            "machine": machine(torch.device("cpu")),
-            "rows": rows,
-        }
-        with atomic(options.json, "w") as file:
-            file.write(json.dumps(record, indent=1) + "\n")
+        write_json(options.json, record(torch.device("cpu"), rows, recipe=options.recipe))
 
 
 def levels(model: dict[str, Any], shape: list[int], batch_size: int, seconds: float) -> list[dict[str, Any]]:

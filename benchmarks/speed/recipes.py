@@ -35,8 +35,9 @@ import torch
 from benchmarks.speed import levers
 from benchmarks.speed.cases import ACCELERATORS
 from benchmarks.speed.clocks import silence
-from benchmarks.speed.cycles import clock_of, fit, lazy_period, measure, record, write
+from benchmarks.speed.cycles import clock_of, fit, lazy_period, measure
 from benchmarks.speed.noise import Noise
+from benchmarks.speed.rows import Rows, split_options
 from benchmarks.speed.stages import Stages, table
 from ganzoo.ablation.timing import Subject, compare
 from ganzoo.cli import trust
@@ -52,15 +53,12 @@ def main(arguments: Sequence[str]) -> None:
         rest = [*rest, f"--trainer.accelerator={ACCELERATORS[options.device]}"]
     torch.set_num_threads(options.threads)
     older = {row["recipe"]: row for row in json.loads(options.compare.read_text())["rows"]} if options.compare else {}
-    rows = []
+    rows = Rows(options.json)
     for recipe in options.recipes or [None]:
         row = {"recipe": recipe or shlex.join(rest), **_row(recipe, options, rest)}
         if row["recipe"] in older and "index" in row:
             row["index_ratio"] = round(row["index"] / older[row["recipe"]]["index"], 3)
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-    if options.json:
-        write(options.json, record(torch.device(rows[-1].get("device", "cpu")), rows))
+        rows.add(row)
 
 
 def _row(recipe: str | None, options: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
@@ -102,9 +100,8 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="of --vs")
     parser.add_argument("--compare", type=Path, metavar="OLD", help="a --json of before, on a machine of this kind")
-    given = list(arguments)
-    at = given.index("--") if "--" in given else len(given)
-    return parser.parse_args(given[:at]), given[at + 1 :]
+    own, rest = split_options(arguments)
+    return parser.parse_args(own), rest
 
 
 def parse(recipe: str | None, shape: list[int] | None, rest: list[str]) -> FitCLI:

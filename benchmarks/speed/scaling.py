@@ -23,9 +23,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.speed.cycles import drive, record, write
+from benchmarks.speed.cycles import drive
 from benchmarks.speed.recipes import parse, subject
+from benchmarks.speed.rows import record, split_options
 from ganzoo.ablation.timing import Subject
+from ganzoo.files import write_json
 from ganzoo.gan import GAN
 from ganzoo.players import Player
 
@@ -154,7 +156,7 @@ def main(arguments: Sequence[str]) -> None:
     print(table(rows))
     if options.json:
         assumed = {"assumed": machine.__dict__, "weak": options.weak, "flop_counted_with_images": options.images}
-        write(options.json, record(torch.device("cpu"), rows, **assumed))
+        write_json(options.json, record(torch.device("cpu"), rows, **assumed))
 
 
 def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -174,9 +176,8 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--shape", nargs="+", type=int, help="of the data, in place of the recipe's own")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
-    given = list(arguments)
-    at = given.index("--") if "--" in given else len(given)
-    return parser.parse_args(given[:at]), given[at + 1 :]
+    own, rest = split_options(arguments)
+    return parser.parse_args(own), rest
 
 
 if __name__ == "__main__":

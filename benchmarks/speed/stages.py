@@ -13,6 +13,7 @@ import lightning.pytorch as L
 from benchmarks.speed.clocks import Clocks, now
 from ganzoo.callbacks.base import as_gan
 from ganzoo.gan import GAN
+from ganzoo.parts import Part
 
 FORWARD, BACKWARD, OPTIMIZER = ("generator forward", "discriminator forward"), "backward", "optimizer"
 
@@ -31,6 +32,11 @@ class Stage(NamedTuple):
     def __str__(self) -> str:
         turn = f"{self.player}'s turn{' with lazy terms' if self.lazy else ''}: " if self.player else ""
         return f"{turn}{self.name}{f' in {self.part}' if self.part and self.part != self.name else ''}"
+
+
+def interval(part: Part) -> int:
+    """Turns from one on which a part acts to the next."""
+    return int(getattr(part, "every", 1))
 
 
 class Stages(L.Callback):
@@ -169,7 +175,7 @@ class Stages(L.Callback):
 
         def timed(name: Any, *args: Any) -> None:
             number = gan.clock.d_turns if name == "discriminator" else gan.clock.g_turns
-            intervals = [int(getattr(part, "every", 1)) for part in gan.tricks if name in part.players]
+            intervals = [interval(part) for part in gan.tricks if name in part.players]
             self._player, self._lazy = name, any(every > 1 and number % every == 0 for every in intervals)
             original(name, *args)
 

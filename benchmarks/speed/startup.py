@@ -45,9 +45,10 @@ def main(arguments: Sequence[str]) -> None:
     if options.json:
         import torch
 
-        from benchmarks.speed.cycles import record, write  # they import torch
+        from benchmarks.speed.rows import record  # it imports torch
+        from ganzoo.files import write_json
 
-        write(options.json, record(torch.device("cpu"), [{"recipe": options.recipe, **found}]))
+        write_json(options.json, record(torch.device("cpu"), [{"recipe": options.recipe, **found}]))
 
 
 def plain() -> tuple[float, float]:

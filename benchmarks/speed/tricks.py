@@ -11,8 +11,6 @@ The discriminator has no normalization, save where the trick takes the place of 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,20 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.scores.records import commit, machine
 from benchmarks.speed.clocks import silence
 from benchmarks.speed.noise import Noise
-from ganzoo import __version__, losses, penalties, tricks
+from benchmarks.speed.rows import record
+from ganzoo import losses, penalties, tricks
 from ganzoo.ablation.timing import Subject, compare
 from ganzoo.augment import ADA, APA, DiffAugment, InstanceNoise
-from ganzoo.files import atomic
+from ganzoo.files import atomic, write_json
 from ganzoo.gan import GAN, Generator
 from ganzoo.health.signals import Signals
 from ganzoo.models import DCGAN, ProgressiveGAN
 
 SIZE, CHANNELS, WIDTH, BATCH = 32, 3, 16, 64
 DATA = f"{SIZE}x{SIZE}x{CHANNELS}, width {WIDTH}, batches of {BATCH}"
-SOURCES = ("ganzoo", "benchmarks/speed")
 
 
 def dcgan(**options: Any) -> GAN:
@@ -216,17 +213,9 @@ def main() -> None:
     silence()
     print(HEAD)
     rows = measure([case for case in known if not options.names or case.name in options.names], options.seconds)
-    record = {
-        "model": f"DCGAN, {DATA}",
-        "commit": commit(SOURCES),
-        "versions": {"ganzoo": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": machine(torch.device("cpu")),
-        "seconds_per_row": options.seconds,
-        "rows": rows,
-    }
     if options.json:
-        with atomic(options.json, "w") as file:
-            file.write(json.dumps(record, indent=1) + "\n")
+        facts = {"model": f"DCGAN, {DATA}", "seconds_per_row": options.seconds}
+        write_json(options.json, record(torch.device("cpu"), rows, **facts))
     if options.page:
         page = options.page.read_text()
         with atomic(options.page, "w") as file:
