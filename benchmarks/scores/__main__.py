@@ -31,6 +31,7 @@ from benchmarks.scores.protocol import PROTOCOLS, TARGETS, Protocol, Target
 from benchmarks.scores.speed import compare
 from benchmarks.scores.table import write_table
 from benchmarks.scores.train import Run
+from ganzoo.files import write_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facts = compare(protocol, METHODS[options.method], TARGETS[options.data], seconds=options.seconds)
         print(json.dumps(facts, indent=1))
         if options.json:
-            options.json.write_text(json.dumps(facts, indent=1) + "\n")
+            write_json(options.json, facts)
         return 0
     return _run(protocol, options)
 

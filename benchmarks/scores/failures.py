@@ -25,7 +25,7 @@ import ganzoo
 from benchmarks.scores.records import commit, machine
 from ganzoo import cli
 from ganzoo.cli.diagnose import read
-from ganzoo.files import atomic
+from ganzoo.files import write_json
 from ganzoo.health.diagnosis import Row, diagnose
 
 NUM_SEEDS = 5
@@ -207,8 +207,7 @@ def main() -> None:
     if options.json:
         origin = {"commit": commit(("ganzoo", "configs/failures")), "machine": machine(torch.device("cpu"))}
         versions = {"ganzoo": ganzoo.__version__, "torch": torch.__version__}
-        with atomic(options.json, "w", encoding="utf-8") as file:
-            file.write(json.dumps({**origin, "versions": versions, "runs": results}, indent=1) + "\n")
+        write_json(options.json, {**origin, "versions": versions, "runs": results})
 
 
 if __name__ == "__main__":

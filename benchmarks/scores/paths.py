@@ -10,7 +10,6 @@ them (Karras 2020, eq. 4): its mean, and its standard deviation over the mean, w
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -47,8 +46,7 @@ def main() -> None:
             "machine": machine(torch.device("cpu")),
         }
         content = facts | {"comparisons": [one.state() for one in comparisons]}
-        with files.atomic(options.json, "w") as file:
-            file.write(json.dumps(content, indent=1) + "\n")
+        files.write_json(options.json, content)
     if options.png:
         with files.atomic(options.png, "wb") as file:
             file.write(png(comparisons))

@@ -9,7 +9,6 @@ checkpoint, the last row of the log, and the scores that the run keeps. It has n
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +39,7 @@ def main() -> None:
         "machine": machine(torch.device("cpu")),
         "note": options.note,
     }
-    with files.atomic(options.out, "w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    files.write_json(options.out, content)
 
 
 def of_run(run: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from benchmarks.speed.bare import BareLoop
 from benchmarks.speed.clocks import Clocks, now, silence
 from ganzoo.callbacks import Checkpoint, GracefulStop, Log, Progress, Samples
 from ganzoo.callbacks.base import as_gan
+from ganzoo.files import write_json
 from ganzoo.gan import GAN
 from ganzoo.models import DCGAN, MLPGAN
 from ganzoo.trainer import Trainer
@@ -70,7 +71,7 @@ def main() -> None:
         results[name] = compare(case, options.seconds, ours(options.callbacks))
         print(name, json.dumps(results[name]), flush=True)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
+        write_json(options.json, results)
 
 
 def compare(case: Case, seconds: float, callbacks: list[L.Callback]) -> dict[str, float]:

@@ -113,8 +113,7 @@ def save(plan: Plan, out: Path) -> None:
         if not path.is_file():
             with files.atomic(path, "w", encoding="utf-8") as file:
                 file.write(variation.config)
-    with files.atomic(out / "plan.json", "w", encoding="utf-8") as file:
-        json.dump(plan.state(), file, indent=1)
+    files.write_json(out / "plan.json", plan.state())
 
 
 def merge(old: Plan, new: Plan, out: Path) -> Plan:

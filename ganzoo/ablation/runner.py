@@ -178,8 +178,7 @@ class Runner:
                 log.seek(child.offset)
                 outcome = classify(child.process.returncode, log.read().decode(errors="replace"))
             if outcome.state != "stopped":
-                with files.atomic(child.run.record, "w", encoding="utf-8") as file:
-                    json.dump(asdict(outcome), file)
+                files.write_json(child.run.record, asdict(outcome))
             self.ended(child.run, outcome, time.monotonic() - child.start)
 
     def _pass_signals_on(self) -> None:

@@ -135,8 +135,7 @@ def _time(plan: Plan, out: Path, costs: dict[str, timing.Cost]) -> None:
                 continue
             _say(f"Timing {variation.name}")
             costs[variation.name] = timing.compare(*(_subject(v, out) for v in (plan.variation(BASE), variation)))
-            with files.atomic(out / "costs.json", "w", encoding="utf-8") as file:
-                json.dump({name: asdict(cost) for name, cost in costs.items()}, file, indent=1)
+            files.write_json(out / "costs.json", {name: asdict(cost) for name, cost in costs.items()})
     finally:
         torch.set_num_threads(threads)
 

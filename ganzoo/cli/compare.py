@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,9 +34,8 @@ def run(arguments: list[str]) -> int:
     label, comparisons = compare([Path(place) for place in args.runs], args.score)
     print("\n\n".join([f"Protocol {label}", *(f"{one.score}\n\n{courses.markdown(one)}" for one in comparisons)]))
     if args.json:
-        with files.atomic(args.json, "w", encoding="utf-8") as file:
-            content = {"protocol": label, "comparisons": [one.state() for one in comparisons]}
-            file.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        content = {"protocol": label, "comparisons": [one.state() for one in comparisons]}
+        files.write_json(args.json, content, allow_nan=False)
     if args.png:
         with files.atomic(args.png, "wb") as file:
             file.write(courses.png(comparisons))

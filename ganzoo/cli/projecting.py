@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -139,7 +138,5 @@ def _write(out: Path, pictures: list[Picture], targets: Tensor, found: Projectio
         }
         for i, one in enumerate(pictures)
     ]
-    with files.atomic(written, "w", encoding="utf-8") as file:
-        content = {"kind": "ganzoo projection", "format": 1, **facts, "images": images}
-        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    files.write_json(written, {"kind": "ganzoo projection", "format": 1, **facts, "images": images})
     save_png(picture, grid(torch.stack([targets, found.images], dim=1).flatten(0, 1), columns=2))

@@ -78,8 +78,7 @@ class Record:
 
 def save(records: Sequence[Record], path: str | Path) -> None:
     """Write records as JSON, whole or not at all."""
-    with files.atomic(path, "w", encoding="utf-8") as file:
-        file.write(json.dumps([record.state() for record in records], indent=1, ensure_ascii=False) + "\n")
+    files.write_json(path, [record.state() for record in records])
 
 
 def load(path: str | Path) -> list[Record]:

@@ -205,8 +205,7 @@ def _build(
             np.save(half / "rows.npy", collected.rows.numpy())
         if labels:
             np.save(half / "labels.npy", torch.cat(labels).numpy())
-        with files.atomic(half / "meta.json", "w") as file:
-            file.write(json.dumps({"key": facts, "num": collected.num}, indent=1))
+        files.write_json(half / "meta.json", {"key": facts, "num": collected.num})
         shutil.rmtree(place, ignore_errors=True)  # it is damaged, or lacks the rows
         os.replace(half, place)
     except OSError as error:
@@ -221,7 +220,7 @@ def _build(
 def _find(place: Path, rows: bool, labelled: bool) -> Collected | None:
     """What is in the cache, if it is whole and has what is needed."""
     try:
-        meta = json.loads((place / "meta.json").read_text())
+        meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
         moments = Moments.from_state(torch.load(place / "moments.pt", weights_only=True))
         kept = torch.from_numpy(np.load(place / "rows.npy")) if rows else None
         labels = torch.from_numpy(np.load(place / "labels.npy")) if labelled else None
