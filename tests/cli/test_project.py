@@ -18,17 +18,9 @@ from ganzoo.checkpoint import load_model
 from ganzoo.cli import main
 from ganzoo.data import Digits
 from ganzoo.metrics.extractors import Domain
-from tests.cli.common import TINY, refused
+from tests.cli.common import refused
 
 FEW = ["--steps", "12", "--candidates", "8"]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A conditional model of 8x8 digits."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["fit", *TINY, "--run_dir", str(folder), "--trainer.accelerator", "cpu"]) == 0
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -12,15 +12,7 @@ from PIL import Image
 from ganzoo import streams
 from ganzoo.checkpoint import load_model
 from ganzoo.cli import main
-from tests.cli.common import TINY, refused
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A conditional model of 8x8 digits."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["fit", *TINY, "--run_dir", str(folder), "--trainer.accelerator", "cpu"]) == 0
-    return folder
+from tests.cli.common import refused
 
 
 @pytest.fixture(autouse=True)
