@@ -25,13 +25,13 @@ def save(folder: Path, images: Tensor) -> str:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_both_commands_say_the_same(tmp_path: Path) -> None:
-    """FID, IS, KID and PRC; most of the made images are dark, so that distances are well above any rounding.
+    """FID, IS, KID and PRC; most of the made images are nearly black, so that distances are well above any rounding.
 
-    With fewer samples than features torch-fidelity takes roots of eigenvalues that are nothing but rounding: 7e-6 of
-    this distance. It computes the kernel in float32: 6e-5 here.
+    With fewer samples than features torch-fidelity takes roots of eigenvalues that are nothing but rounding, and it
+    computes the kernel in float32, whose large values cancel in the distance: both are below 1e-5 of these distances.
     """
     real, made = (varied_images(24, 32, 32, seed=seed) for seed in (1, 2))
-    made[:22] //= 3
+    made[:16] //= 12
     folders = [save(tmp_path / name, images) for name, images in (("made", made), ("real", real))]
     weights = str(random_weights())
     theirs = torch_fidelity.calculate_metrics(
@@ -56,7 +56,7 @@ def test_both_commands_say_the_same(tmp_path: Path) -> None:
     assert ours["fd"].value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
     assert ours["is"].value == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
     assert ours["is"].std == pytest.approx(theirs["inception_score_std"], rel=1e-5)
-    assert ours["kd"].value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert ours["kd"].value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
     assert ours["kd"].std == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-5)
     assert ours["precision"].value == pytest.approx(theirs["precision"], rel=1e-5)
     assert ours["recall"].value == pytest.approx(theirs["recall"], rel=1e-5)
