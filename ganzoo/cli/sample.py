@@ -32,7 +32,8 @@ def read(arguments: list[str]) -> argparse.Namespace:
         UserError: For what can be refused without torch.
     """
     args = _parser().read(arguments)
-    args.labels, args.out = numbers(args.labels), Path(args.out)
+    args.out = Path(args.out)
+    args.labels = args.labels if args.labels == "data" else numbers(args.labels, ", or data")
     if args.cutoff is not None and args.truncation is None:
         raise UserError(f"--cutoff was {args.cutoff}, which says where --truncation acts: give that as well.")
     if args.columns is not None and args.columns < 1:
@@ -57,7 +58,12 @@ def _parser() -> ToolParser:
         "(%(default)s)",
     )
     add("--columns", type=int, help="columns of the grid; default: as many as make it square")
-    add("--labels", metavar="L,L,...", help="classes of a conditional model, repeated in turn")
+    add(
+        "--labels",
+        metavar="L,L,...",
+        help="classes of a conditional model, repeated in turn; data: drawn as often as in the data that it was "
+        "trained on; default: uniformly drawn",
+    )
     add(
         "--truncation",
         type=float,
@@ -92,8 +98,12 @@ def _parser() -> ToolParser:
     return parser
 
 
-def numbers(text: str | None) -> list[int] | None:
+def numbers(text: str | None, otherwise: str = "") -> list[int] | None:
     """The classes that ``--labels`` gives.
+
+    Args:
+        text: What was given.
+        otherwise: What else could have been, for the error.
 
     Raises:
         UserError: They are no numbers.
@@ -103,7 +113,7 @@ def numbers(text: str | None) -> list[int] | None:
     try:
         return [int(word) for word in text.split(",")]
     except ValueError as error:
-        raise UserError(f"--labels was {text}, but must be numbers of classes, such as 0,1,2.") from error
+        raise UserError(f"--labels was {text}, but must be numbers of classes, such as 0,1,2{otherwise}.") from error
 
 
 def _check_ways(args: argparse.Namespace) -> None:

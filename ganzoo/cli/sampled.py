@@ -31,7 +31,9 @@ def save(gan: GAN, args: argparse.Namespace) -> str:
         return _save_mixed(gan, args)
     if args.interpolate is not None:
         return _save_ways(gan, args)
-    labels = args.labels and [args.labels[i % len(args.labels)] for i in range(args.num)]
+    labels = args.labels
+    if isinstance(labels, list):
+        labels = [labels[i % len(labels)] for i in range(args.num)]
     samples = gan.sample(
         args.num,
         seed=args.seed,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from ganzoo import streams
 from ganzoo.checkpoint import load_model
@@ -55,6 +56,30 @@ def test_labels_are_repeated_in_turn(run: Path) -> None:
     np.testing.assert_array_equal(found, expected(run, 5, seed=0, labels=[3, 7, 3, 7, 3]))
 
 
+def test_labels_are_drawn_as_in_the_data_of_the_run(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sample i has the label of one of the 1,797 digits, sorted; nobody needs them again to say so."""
+    monkeypatch.setenv("GANZOO_CACHE", "empty")
+    listed = sorted(load_digits().target.tolist())
+    labels = [listed[streams.key(5, "label", i) % 1797] for i in range(12)]
+    assert main(["sample", str(run), "--num", "12", "--seed", "5", "--labels", "data", "--out", "a"]) == 0
+    found = [levels(path) for path in sorted(Path("a").iterdir())]
+    np.testing.assert_array_equal(found, expected(run, 12, seed=5, labels=labels))
+    options = ["--num", "2", "--interpolate", "1", "--seed", "5", "--labels", "data", "--out", "ways.npy"]
+    assert main(["sample", str(run), *options]) == 0
+    ways = np.load("ways.npy")
+    ends = load_model(run).sample(2, seed=5, labels=labels[:1] * 2).numpy()
+    assert np.abs(ways[[0, 2]] - ends).max() < 1e-5
+    assert not Path("empty").exists()
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    del content["ganzoo"]["class_counts"]  # as before they were kept
+    torch.save(content, "old.ckpt")
+    capsys.readouterr()
+    sentence = refused(capsys, "sample", "old.ckpt", "--num", "2", "--labels", "data", "--out", "b")
+    assert sentence.startswith("Labels were to be drawn as the data have them, but")
+
+
 def test_raw_weights_are_not_the_average(run: Path) -> None:
     content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     for name, tensor in content["state_dict"].items():
@@ -84,7 +109,7 @@ def test_nothing_is_overwritten_unasked(run: Path, capsys: pytest.CaptureFixture
         (["nowhere"], "nowhere does not exist: give a run directory or a .ckpt file."),
         (["RUN", "--nmu", "3"], "There is no option --nmu: did you mean --num?"),
         (["RUN", "--num", "x"], "--num: invalid int value: 'x'; see ganzoo sample --help."),
-        (["RUN", "--labels", "a"], "--labels was a, but must be numbers of classes, such as 0,1,2."),
+        (["RUN", "--labels", "a"], "--labels was a, but must be numbers of classes, such as 0,1,2, or data."),
         (
             ["RUN", "--num", "1", "--labels", "10"],
             "The labels [10] were given for 1 samples; give each one from 0 to 9.",
@@ -119,6 +144,8 @@ def test_points_are_numbers_or_a_picture(tmp_path: Path, capsys: pytest.CaptureF
     # The frame is centred on the points, so the extremes of both are on opposite sides of the panel.
     assert len(orange[0]) > 200 and np.ptp(orange[0]) + np.ptp(orange[1]) > 200
     capsys.readouterr()
+    sentence = "Labels were given, but this model is unconditional: leave them out."
+    assert refused(capsys, "sample", "runs/mlpgan-1", "--labels", "data", "--out", "b.npy") == sentence
     sentence = "MLPGAN makes points of shape (2,), not images: give an --out that ends in .png or .npy."
     assert refused(capsys, "sample", "runs/mlpgan-1", "--out", "folder") == sentence
 
