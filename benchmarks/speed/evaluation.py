@@ -1,4 +1,4 @@
-"""Scores: ``python -m benchmarks.speed.evaluation frechet|scores|pair|memory``. Features or images are random.
+"""Scores: ``python -m benchmarks.speed.evaluation PART...``, of frechet, scores, pair and memory; data are random.
 
 frechet: the distance at 2,048 dimensions against the textbook's formula with ``scipy.linalg.sqrtm``, in interleaved
 pairs, for 6,000 samples (full rank) and 1,000 (without), with the differences from it and from the exact value.
@@ -10,21 +10,22 @@ cost per image is that of any number but for kernel distance (subsets of a tenth
 grows with the number, so a small number bounds neither: compare with ``scores`` at 10,000.
 memory: the peak of a process above what it holds before the first sample, for 50,000 samples. ``statistics`` are the
 moments of both sides and the fake logits, with Frechet distance and inception score; ``prdc`` is above the features.
+
+    python -m benchmarks.speed.evaluation frechet scores pair memory --json docs/records/evaluation-speed.json
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.linalg
@@ -35,6 +36,7 @@ from torch import Tensor
 from benchmarks.speed.clocks import Clocks, now, silence
 from benchmarks.speed.extractors import random_weights
 from benchmarks.speed.limits import resident
+from benchmarks.speed.rows import Rows
 from ganzoo.data.batch import Batch
 from ganzoo.metrics.evaluation import Evaluation
 from ganzoo.metrics.extractors import Inception
@@ -48,30 +50,35 @@ from ganzoo.metrics.statistics import Bank, Moments
 
 DIM, CLASSES, BATCH = 2048, 1008, 64
 T = TypeVar("T")
+Row = dict[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*PARTS, *CHILDREN])
+    parser.add_argument("parts", nargs="+", choices=[*PARTS, *CHILDREN], metavar="PART")
     parser.add_argument("--num", type=int, help="samples; default: 10,000 for scores, 512 for pair, 50,000 for memory")
     parser.add_argument("--pairs", type=int, default=1, help="for frechet and pair; a root takes many seconds")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here, after each row")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     silence()
-    if options.what in CHILDREN:
-        print(CHILDREN[options.what](options.num))
-    else:
-        PARTS[options.what](options)
+    if options.parts[0] in CHILDREN:
+        print(CHILDREN[options.parts[0]](options.num))
+        return
+    rows = Rows(options.json, "cpu")
+    for name in options.parts:
+        for row in PARTS[name](options):
+            rows.add({"part": name, **row}, threads=options.threads)
 
 
-def frechet(options: argparse.Namespace) -> None:
-    """Rows of the table: one with full rank, one without."""
+def frechet(options: argparse.Namespace) -> Iterator[Row]:
+    """One row with full rank, one without."""
     for num in (6000, 1000):
-        print(json.dumps(compared(num, options.pairs)), flush=True)
+        yield compared(num, options.pairs)
 
 
-def compared(num: int, num_pairs: int) -> dict[str, object]:
+def compared(num: int, num_pairs: int) -> Row:
     """CPU seconds of both ways to the distance and of the root, and how far they are from each other."""
     x, y = features(num, 0), features(num, 1)
     given = (x.mean(0), x.T.cov(), y.mean(0), y.T.cov())
@@ -101,7 +108,7 @@ def compared(num: int, num_pairs: int) -> dict[str, object]:
     }
 
 
-def scores(options: argparse.Namespace) -> None:
+def scores(options: argparse.Namespace) -> Iterator[Row]:
     """What each score costs, and the ratio of all of them to the Frechet distance alone."""
     num = options.num or 10_000
     real, fake, logits = (draw(num, dim, seed) for dim, seed in ((DIM, 0), (DIM, 1), (CLASSES, 2)))
@@ -122,10 +129,10 @@ def scores(options: argparse.Namespace) -> None:
     }
     alone = cpu["extraction"] + cpu["moments"] + cpu["frechet"]
     row = {"samples": num, "cpu_seconds": {name: round(value, 1) for name, value in cpu.items()}}
-    print(json.dumps(row | {"all_over_frechet": round(sum(cpu.values()) / alone, 4)}), flush=True)
+    yield row | {"all_over_frechet": round(sum(cpu.values()) / alone, 4)}
 
 
-def pair(options: argparse.Namespace) -> None:
+def pair(options: argparse.Namespace) -> Iterator[Row]:
     """Both evaluations, one after the other, in an order that alternates."""
     num = options.num or 512
     real, fake = (Noise(num, seed) for seed in (0, 1))
@@ -147,7 +154,7 @@ def pair(options: argparse.Namespace) -> None:
     ratios = [seconds["all"] / seconds["fd"] for seconds in pairs]
     cpu = {name: round(statistics.median(seconds[name] for seconds in pairs), 1) for name in ways}
     row = {"samples": num, "pairs": options.pairs, "cpu_seconds": cpu}
-    print(json.dumps(row | {"all_over_frechet": round(statistics.median(ratios), 4), "highest": round(max(ratios), 4)}))
+    yield row | {"all_over_frechet": round(statistics.median(ratios), 4), "highest": round(max(ratios), 4)}
 
 
 class Noise:
@@ -164,14 +171,14 @@ class Noise:
         return Batch(self.images[torch.from_numpy(indices)], None)
 
 
-def memory(options: argparse.Namespace) -> None:
+def memory(options: argparse.Namespace) -> Iterator[Row]:
     """Peaks of processes of their own, in MB."""
-    num, peaks = options.num or 50_000, {}
+    num = options.num or 50_000
     for name in CHILDREN:
         command = [sys.executable, "-m", "benchmarks.speed.evaluation", name]
         command += ["--num", str(num), "--threads", str(options.threads)]
-        peaks[name] = round(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1e6)
-        print(json.dumps({"samples": num, "dim": DIM, "part": name, "peak_mb": peaks[name]}), flush=True)
+        peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        yield {"samples": num, "dim": DIM, "of": name, "peak_mb": round(peak / 1e6)}
 
 
 def statistics_alone(num: int) -> float:
@@ -241,7 +248,7 @@ def draw(num: int, dim: int, seed: int) -> Tensor:
     return torch.randn(num, dim, generator=torch.Generator().manual_seed(seed))
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "frechet": frechet,
     "scores": scores,
     "pair": pair,

@@ -4,13 +4,14 @@ The same PNG files, weights, batches and thread: torch-fidelity's ``get_features
 runs, with the features of FID and of the inception score; and ganzoo's extractor fed by the same data set and loader.
 Pairs are interleaved and their order alternates; the ratio is the median over pairs, in CPU time on a CPU (a machine
 may be shared). The first pair warms up. Without ``--weights`` they are random: that changes no number of operations.
+
+    python -m benchmarks.speed.extractors --num 64 --pairs 7 --json docs/records/extractors-speed.json
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.utils import get_featuresdict_from_dataset
 
 from benchmarks.speed.clocks import Clocks, now, silence
+from benchmarks.speed.rows import Rows
 from ganzoo.metrics.extractors import Features, Inception
 from ganzoo.metrics.extractors.weights import sha256
 
@@ -38,15 +40,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here, after each row")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     silence()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = options.weights or random_weights(folder / "inception.pth")
+        rows = Rows(options.json, "cuda" if torch.cuda.is_available() else "cpu")
         for size in options.sizes:
             files = pictures(folder / str(size), options.num, size)
-            print(json.dumps(measure(files, weights, options.batch_size, options.pairs)), flush=True)
+            rows.add(measure(files, weights, options.batch_size, options.pairs), threads=options.threads)
 
 
 def measure(files: list[str], weights: str, batch_size: int, pairs: int) -> dict[str, float | int | str]:

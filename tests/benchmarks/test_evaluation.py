@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks.speed import evaluation
+from benchmarks.speed import evaluation, limits
 from tests.mutants import kills
 
 
@@ -41,18 +44,32 @@ def resident_sees(resident: object) -> None:
 
 
 def test_resident() -> None:
-    resident_sees(evaluation.resident)
-    kills(resident_sees, lambda kind: evaluation.resident("VmRSS"))
-    kills(resident_sees, lambda kind: evaluation.resident(kind) / 1024)
+    resident_sees(limits.resident)
+    kills(resident_sees, lambda kind: limits.resident("VmRSS"))
+    kills(resident_sees, lambda kind: limits.resident(kind) / 1024)
 
 
-def test_all_scores_cost_the_sum(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_scores_cost_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     """With an extraction that takes all of the time, the ratio is 1; with none, that of the scores."""
     monkeypatch.setattr(evaluation, "kernel_distance", lambda fake, real: None)
     ratios = []
     for seconds in (1e6, 0.0):
         monkeypatch.setattr(evaluation, "seconds_per_image", lambda seconds=seconds: seconds)
-        evaluation.scores(argparse.Namespace(num=200))
-        ratios.append(json.loads(capsys.readouterr().out)["all_over_frechet"])
+        (row,) = evaluation.scores(argparse.Namespace(num=200))
+        ratios.append(row["all_over_frechet"])
     assert ratios[0] == 1
     assert ratios[1] > 1
+
+
+def test_rows_name_their_part_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "rows.json"
+    monkeypatch.setattr(sys, "argv", ["evaluation", "frechet", "memory", "--json", str(file)])
+    monkeypatch.setattr(evaluation, "compared", lambda num, pairs: {"samples": num})
+    monkeypatch.setattr(evaluation.subprocess, "run", lambda command, **_: SimpleNamespace(stdout=f"{len(command)}e6"))
+    evaluation.main()
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["part"], row["samples"]) for row in rows] == [
+        *(("frechet", num) for num in (6000, 1000)),
+        *[("memory", 50_000)] * 2,
+    ]
+    assert [row["of"] for row in rows[2:]] == ["statistics", "prdc"]
