@@ -65,11 +65,12 @@ def test_rows_name_their_part_and_are_kept(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "rows.json"
     monkeypatch.setattr(sys, "argv", ["evaluation", "frechet", "memory", "--json", str(file)])
     monkeypatch.setattr(evaluation, "compared", lambda num, pairs: {"samples": num})
-    monkeypatch.setattr(evaluation.subprocess, "run", lambda command, **_: SimpleNamespace(stdout=f"{len(command)}e6"))
+    child = SimpleNamespace(run=lambda command, **_: SimpleNamespace(stdout="7e6"))
+    monkeypatch.setattr(evaluation, "subprocess", child)
     evaluation.main()
     rows = json.loads(file.read_text())["rows"]
     assert [(row["part"], row["samples"]) for row in rows] == [
         *(("frechet", num) for num in (6000, 1000)),
         *[("memory", 50_000)] * 2,
     ]
-    assert [row["of"] for row in rows[2:]] == ["statistics", "prdc"]
+    assert [(row["of"], row["peak_mb"]) for row in rows[2:]] == [("statistics", 7), ("prdc", 7)]
