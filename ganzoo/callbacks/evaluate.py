@@ -16,7 +16,7 @@ from ganzoo.callbacks.memory import is_out_of_memory
 from ganzoo.callbacks.overtime import FilesOverTime, When
 from ganzoo.callbacks.progress import progress_of
 from ganzoo.config import build
-from ganzoo.errors import UserError
+from ganzoo.errors import TrainingError, UserError
 from ganzoo.metrics import presets, record, reference
 from ganzoo.metrics.collecting import Collected, gathered
 from ganzoo.metrics.evaluation import Evaluation
@@ -59,7 +59,8 @@ class Evaluate(FilesOverTime):
             extractor: The network whose features are compared; none: the preset's, unless pixels alone are.
             options: Other choices of the protocol, such as seed or kid_subset_size, in place of the preset's.
             batch_size: How many images at a time.
-            max_seconds: Longest time of an evaluation; one that takes longer is given up, with no score.
+            max_seconds: Longest time of an evaluation; one that takes longer is given up, with no score. The statistics
+                of the reference, which are computed once and kept, have no limit.
         """
         self.every_kimg, self.batch_size, self.max_seconds = every_kimg, batch_size, max_seconds
         preset = presets.preset(protocol)
@@ -174,8 +175,11 @@ class Evaluate(FilesOverTime):
         made = record.Record(
             run_directory(trainer).name, evaluation.protocol, scores, gan.clock.kimg, *record.describe(gan)
         )
-        with files.explained("The record of the evaluation"):
-            record.save([made], self.folder(trainer) / f"kimg-{stamp(gan.clock.images)}.json")
+        try:
+            with files.explained("The record of the evaluation"):
+                record.save([made], self.folder(trainer) / f"kimg-{stamp(gan.clock.images)}.json")
+        except TrainingError as error:
+            self._say(trainer, f"{error} Its scores are in the log, and the training goes on.")
         if not self._is_logged:
             for logger in trainer.loggers:
                 _log_protocol(logger, list(scores), evaluation.protocol.label)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,23 @@ def test_a_score_that_is_not_finite_does_not_end_the_run(tmp_path: Path, capsys:
     fit(tmp_path, [NoNumber(0.2, "digits", num=40, extractor=Corner()), Log(0.1)])
     assert scores(tmp_path) == {} and len(rows(tmp_path)) == 8
     assert "eval/fd/corner-3 is not finite, so it is not in the log." in capsys.readouterr().err
+
+
+def test_a_record_that_finds_no_room_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(records: object, path: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(record, "save", full)
+    gan = fit(tmp_path / "a", [evaluate(), Log(0.1)])
+    said = capsys.readouterr().err
+    assert said.count("The record of the evaluation could not be written (No space left on device)") == 1
+    assert said.count("Its scores are in the log, and the training goes on.") == 1
+    monkeypatch.undo()
+    monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "cache"))
+    assert same_state(gan, fit(tmp_path / "b", [evaluate(), Log(0.1)]))
+    assert len(scores(tmp_path / "a")) == 4 and scores(tmp_path / "a") == scores(tmp_path / "b")
 
 
 def test_too_few_samples_are_remarked_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
