@@ -4,7 +4,8 @@ Zhang, Goodfellow, Metaxas and Odena 2019, arXiv 1805.08318; section 3 (attentio
 both networks, learning rates of their own).
 
 The default sizes are those of 32x32 images in StudioGAN, which has published scores: 4.39M and 1.08M parameters with
-ten classes. The paper's are of 128x128: widths 64, at most 1024, and ``discriminator_bottom`` 4 (sagan-128.yaml).
+ten classes. The paper's are of 128x128: widths 64, at most 1024, and ``discriminator_bottom`` 4 (sagan-128.yaml). With
+1,000 classes these are 42,078,852 and 39,463,618 parameters, 81.5M together, as table 1 of Brock 2019 says of SAGAN.
 
 Differences from the paper:
 - Keys and values have half of the resolution, as in the authors' code; ``attention_pool: false`` gives the paper's.
@@ -101,6 +102,7 @@ class SAGAN(GAN):
                 channels=channels,
                 num_classes=num_classes if projection else 0,
                 bottom=bottom,
+                wide=True,  # as in the authors' code, unlike SNGAN
                 init=init,
                 behind=behind,
             ),

@@ -59,9 +59,9 @@ def generator_count(widths: list[int], latent_dim: int, classes: int, at: int) -
     return total + attention(widths[at + 1]) + 2 * widths[-1] + conv(widths[-1], 3, 3)
 
 
-def discriminator_count(widths: list[int], classes: int, halvings: int) -> int:
-    """Table 4 (right): blocks, attention behind the first one, a linear layer and the embedding of the projection."""
-    total = widths[-1] + 1 + classes * widths[-1] + attention(widths[0])
+def discriminator_count(widths: list[int], classes: int, halvings: int, at: int = 0) -> int:
+    """Table 4 (right): blocks, attention behind the block ``at``, a linear layer, the embedding of the projection."""
+    total = widths[-1] + 1 + classes * widths[-1] + attention(widths[at])
     for number, (inputs, outputs) in enumerate(zip([3, *widths], widths, strict=False)):
         total += conv(inputs, outputs, 3) + conv(outputs, outputs, 3)
         total += conv(inputs, outputs, 1) if number < halvings or inputs != outputs else 0
@@ -76,6 +76,19 @@ def test_counts_at_128_are_those_of_the_original() -> None:
     assert generator == generator_count([96 * k for k in (16, 16, 8, 4, 2, 1)], 120, 1000, at=3) == 70_433_988
     assert discriminator == discriminator_count([96 * k for k in (1, 2, 4, 8, 16, 16)], 1000, 5) == 87_982_370
     assert (generator + discriminator) / 1e6 == pytest.approx(158.3, abs=0.2)  # table 1 of the paper
+
+
+def test_counts_at_64() -> None:
+    """With 120 latents these are the numbers at the head of biggan.py in julightzhong10/fastgan, a copy of the authors'
+    PyTorch code. Its discriminator classifies, with a bias for each of 1,000 classes, where this one projects.
+    """
+    widths = {"generator_width": 192, "discriminator_width": 96, "discriminator_bottom": 4}
+    with torch.device("meta"):
+        gan = BigGAN(64, num_classes=1000, latent_dim=120, attention_resolution=32, init="xavier", **widths)
+    found = [sum(p.numel() for p in network.parameters()) for network in (gan.generator, gan.discriminator)]
+    assert found == [70_377_348, 45_512_970 - 1000]
+    ch = [96 * k for k in (1, 2, 4, 8, 16)]
+    assert found == [generator_count([ch[4], *ch[:0:-1]], 120, 1000, at=2), discriminator_count(ch, 1000, 4)]
 
 
 def test_counts_at_32() -> None:

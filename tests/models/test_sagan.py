@@ -63,6 +63,8 @@ def test_the_paper_s_sizes_at_128() -> None:
         (layer,) = [m for m in network.modules() if isinstance(m, SelfAttentionLayer)]
         channels.append(layer.query.in_channels)
     assert channels == [256, 128]
+    total = sum(p.numel() for network in (gan.generator, gan.discriminator) for p in network.parameters())
+    assert round(total / 1e6, 1) == 81.5  # table 1 of Brock 2019, whose first row is this model
 
 
 @pytest.mark.parametrize(
