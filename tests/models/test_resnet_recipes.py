@@ -7,15 +7,18 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ganzoo.checkpoint import load_model
 from ganzoo.cli import main
 from tests.models.test_biggan import attention, discriminator_count
 from tests.models.test_sngan import built, generator, num
+from tests.mutants import kills
 from tests.test_resume import same
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +94,49 @@ class Keep(Part):
 def test_parameters_of_the_recipes_with_attention(recipes: str, counts: tuple[int, int]) -> None:
     gan = built(*recipes.split())
     assert (num(gan.generator), num(gan.discriminator)) == counts
+
+
+@cache
+def config_of(recipe: str) -> dict:
+    return built(recipe).config()
+
+
+def check_overlay(base: str, overlay: Path) -> None:
+    """The model stays, and all of its options but those that the overlay names, and the size of the images."""
+    before, after = config_of(base), built(base, str(overlay)).config()
+    assert after["class_path"] == before["class_path"]
+    named = yaml.safe_load(overlay.read_text())["model"]["init_args"].keys() | {"image_size"}
+    a, b = before["init_args"], after["init_args"]
+    assert a.keys() == b.keys()
+    assert {key for key in a if a[key] != b[key]} <= named <= a.keys()
+
+
+@pytest.mark.parametrize(
+    ("overlay", "bases"),
+    [
+        ("sngan-cpu", "sngan sngan_cond wgan_gp sagan"),
+        ("sngan-64", "sngan sngan_cond wgan_gp"),
+        ("sngan-128", "sngan sngan_cond wgan_gp"),
+        ("sagan-64", "sagan sagan_studiogan"),
+        ("sagan-128", "sagan"),
+        ("biggan-64", "biggan"),
+        ("biggan-128", "biggan"),
+    ],
+)
+def test_an_overlay_changes_what_it_names(overlay: str, bases: str) -> None:
+    path = ROOT / f"configs/{overlay}.yaml"
+    head = path.read_text().partition("\nmodel:")[0]
+    for base in bases.split():
+        assert f"{base}.yaml" in head
+        check_overlay(f"{base}.yaml", path)
+
+
+def test_an_overlay_that_names_a_model_is_seen(tmp_path: Path) -> None:
+    """It would make another model of a recipe, with that recipe's loss and penalties, and say nothing."""
+    text = (ROOT / "configs/sngan-cpu.yaml").read_text()
+    (tmp_path / "cpu.yaml").write_text(text.replace("model:\n", "model:\n  class_path: SNGAN\n"))
+    check_overlay("sngan.yaml", tmp_path / "cpu.yaml")
+    kills(lambda base: check_overlay(base, tmp_path / "cpu.yaml"), "wgan_gp.yaml")
 
 
 @pytest.fixture(scope="module")
