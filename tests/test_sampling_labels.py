@@ -25,6 +25,7 @@ from ganzoo.gan import GAN, Generator
 from ganzoo.metrics.generation import Samples
 from ganzoo.metrics.protocol import Protocol
 from ganzoo.models import DCGAN
+from tests.analysis.test_between import Styles
 from tests.common import Critic, Endless, fit, quiet_trainer
 from tests.mutants import kills
 
@@ -128,6 +129,15 @@ def test_ways_between_samples_take_a_label_of_the_data() -> None:
     for seed in range(8):
         ways = interpolate(echo(), 3, 1, Options(seed=seed, labels="data"))
         assert set(ways.flatten().tolist()) == set(as_listed(COUNTS, range(1), seed))
+
+
+def test_styles_have_a_label_each_of_the_data() -> None:
+    """A label moves the styles of this generator by 100."""
+    gan = GAN(Styles(), Critic(8), num_classes=4, ema=None)
+    gan.class_counts = COUNTS
+    ways = interpolate(gan, 20, 1, Options(seed=3, labels="data"))
+    starts = (ways[:, 0].flatten(1).mean(dim=1) / 100).round()
+    assert starts.tolist() == as_listed(COUNTS, range(19), 3)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ ten classes. The paper's are of 128x128: widths 64, at most 1024, and ``discrimi
 Differences from the paper:
 - Keys and values have half of the resolution, as in the authors' code; ``attention_pool: false`` gives the paper's.
 - Gains and biases of classes are not spectrally normalized, as in the authors' code.
+- 3x3 convolutions of blocks start sqrt(2) times as large as in the authors' code, which spectral normalization undoes.
 - The power iteration takes one step per turn of a player.
 - Samples are drawn from an average of the weights; ``ema: null`` gives the paper's.
 """

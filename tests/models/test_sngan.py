@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ganzoo.config import build
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.layers.conditional import ClassBatchNorm2d
+from ganzoo.layers.resnet_networks import ResNetDiscriminator
 from ganzoo.layers.spectral import is_spectral
 from ganzoo.layers.surgery import weighted_layers
 from ganzoo.losses import Hinge, Wasserstein
@@ -199,6 +201,36 @@ def test_the_discriminator_sees_labels_by_the_projection(model) -> None:
     gan, x = model(num_classes=3, **NARROW).eval(), torch.randn(2, 3, 32, 32)
     a, b = (gan.discriminator(x, torch.full((2,), label)) for label in (0, 1))
     assert (a - b).abs().min() > 1e-6
+
+
+def check_projection(forward: Callable[[ResNetDiscriminator, torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    """Miyato and Koyama 2018, figure 14: psi(phi(x)) + y^T V phi(x), psi and V with a largest singular value of 1."""
+    torch.manual_seed(0)
+    network = SNGAN(num_classes=3, **NARROW).discriminator
+    for _ in range(50):  # until the power iteration knows the singular values
+        _ = network.head.weight, network.embed.weight
+    x, labels, maps = torch.randn(5, 3, 32, 32), torch.tensor([0, 2, 1, 2, 0]), []
+    network.blocks[-1].register_forward_hook(lambda module, inputs, output: maps.append(output))
+    found = forward(network.eval(), x, labels)
+    phi = maps[0].clamp_min(0).flatten(2).sum(dim=2)
+    psi, v = (layer.parametrizations.weight.original for layer in (network.head, network.embed))
+    psi, v = (matrix / torch.linalg.svdvals(matrix)[0] for matrix in (psi, v))
+    wanted = [phi[n] @ psi[0] + network.head.bias[0] + v[label] @ phi[n] for n, label in enumerate(labels)]
+    assert torch.allclose(found, torch.stack(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_the_projection_is_the_inner_product_of_features_and_embedding() -> None:
+    forward = ResNetDiscriminator.forward
+    check_projection(forward)
+    kills(check_projection, lambda network, x, labels: forward(network, x, labels.flip(0).roll(1)))
+    kills(check_projection, lambda network, x, labels: network.head(network.features(x)).squeeze(1))
+    kills(check_projection, lambda network, x, labels: forward(network, x, labels) + without_norm(network, x, labels))
+
+
+def without_norm(network: ResNetDiscriminator, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """What the projection would have more if its embedding were not normalized."""
+    raw = network.embed.parametrizations.weight.original
+    return ((raw - network.embed.weight)[labels] * network.features(x)).sum(dim=1)
 
 
 def test_without_a_projection_it_sees_none() -> None:
