@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 import lightning.pytorch as L
@@ -43,9 +44,26 @@ def describe(gan: GAN, data: GANDataModule, trainer: L.Trainer) -> list[str]:
     run = trainer.default_root_dir
     return [
         f"Model: {type(gan).__name__}, {networks}, on {devices}",
-        f"Data:  {type(data).__name__}, {num} {kind}{classes}, batches of {data.batch_size}",
+        f"Data:  {type(data).__name__}, {num} {kind}{classes}, batches of {batches(data.batch_size, gan.batch_sizes)}",
         f"Run:   {run} (Ctrl-C saves and stops; then: ganzoo fit --resume {shlex.quote(str(run))})",
     ]
+
+
+def batches(size: int, later: Sequence[tuple[int, int]]) -> str:
+    """Sizes of joint batches over a run, such as ``32, then 16 from 10 kimg on``.
+
+    Args:
+        size: At the start.
+        later: Pairs (images, size) in rising order: the size from there on; one at 0 takes the place of ``size``.
+    """
+    steps = {0: size, **dict(later)}
+    known = steps.pop(0)
+    text = str(known)
+    for images, new in steps.items():
+        if new != known:
+            text += f", then {new} from {images / 1000:,g} kimg on"
+        known = new
+    return text
 
 
 def _count(network: nn.Module) -> str:

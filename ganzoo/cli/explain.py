@@ -19,10 +19,23 @@ def sentence(message: str, request: Request, options: Iterable[str] = ()) -> str
         options: Names of all plain options, without dashes.
     """
     places = Places(request)
+    if glued := _glued(places):
+        return glued
     for pattern, explain in _RULES:
         if found := re.search(pattern, message, re.MULTILINE):
             return explain(found, places, list(options))
     return one_line(message)
+
+
+def _glued(places: Places) -> str | None:
+    """About a table such as {4:7}, in which YAML sees no value, and whose keys it may take for a time of day."""
+    values = [given for _, separator, given in places.options if separator]
+    values += [option for option, separator, _ in places.options if not separator]
+    for given in values:
+        if re.fullmatch(r"\{.*\}", given) and re.search(r"[{,]\s*\w+:\S", given):
+            spaced = re.sub(r"\s*,\s*", ", ", re.sub(r"(?<=\w):(?=\S)", ": ", given))
+            return f"{given}{places.naming(given)} has no space behind a colon, as YAML needs: write '{spaced}'."
+    return None
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -142,6 +155,8 @@ def _no_value(found: re.Match[str], places: Places, options: list[str]) -> str:
 def _kind(text: str) -> str:
     """A type as a user would say it."""
     name = re.sub(r"<class '([^']*)'>", r"\1", text.strip())
+    if re.fullmatch(r"dict\[int, (int|float)\]", name):
+        return "a table such as '{4: 32, 8: 16}'"
     return "a list" if name.startswith(("tuple[", "list[")) else _KINDS.get(name, name.rpartition(".")[2])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as L
@@ -100,6 +101,11 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
         if stage == "fit" and check is not None:
             check(self.shape, self.batch_size, getattr(trainer, "world_size", 1))
 
+    @property
+    def later_sizes(self) -> Sequence[tuple[int, int]]:
+        """Pairs (place, size): joint batches from this place of the stream on have that size, if the model says so."""
+        return getattr(getattr(self.trainer, "lightning_module", None), "batch_sizes", ())
+
     def train_dataloader(self) -> Loader | resident.ResidentLoader:
         """Micro-batches of this process, in the order of the stream, without end.
 
@@ -110,7 +116,7 @@ class GANDataModule(Configurable, L.LightningDataModule, ABC):
         sampler = EndlessSampler(
             self.num,
             batch_size=self.batch_size,
-            sizes=getattr(module, "batch_sizes", ()),
+            sizes=self.later_sizes,
             world=getattr(trainer, "world_size", 1),
             rank=getattr(trainer, "global_rank", 0),
             accumulate=getattr(module, "accumulate", 1),

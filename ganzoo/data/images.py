@@ -136,8 +136,10 @@ class ImageData(GANDataModule):
     def _check_number(self, num: int) -> None:
         if num == 0:
             raise UserError(f"There are no pictures in {self.pictures.title}; give a folder or archive of some.")
-        if num < self.batch_size:
+        place, size = max([(0, self.batch_size), *self.later_sizes], key=lambda pair: pair[1])
+        if num < size:
+            later = f", which the model asks for from {place / 1000:g} kimg on" if size != self.batch_size else ""
             raise UserError(
-                f"{self.pictures.title} has {num} pictures, fewer than one batch of {self.batch_size}; "
-                f"set batch_size to {num} or less, or give more pictures."
+                f"{self.pictures.title} has {num} pictures, fewer than one batch of {size}{later}; "
+                f"set {'that ' if later else ''}batch_size to {num} or less, or give more pictures."
             )

@@ -31,10 +31,11 @@ class Growable(nn.Module):
         """
         super().__init__()
         self.num_levels, self.level, self.alpha = num_levels, num_levels - 1, 1.0
+        self._grows = False
 
     def set_level(self, level: int, alpha: float = 1.0) -> None:
         """Use the levels up to ``level``, the last one with a share of ``alpha`` in [0, 1]; 1: the old path is left."""
-        self.level, self.alpha = level, alpha
+        self.level, self.alpha, self._grows = level, alpha, True
 
     @property
     def fading(self) -> bool:
@@ -66,9 +67,10 @@ class Growable(nn.Module):
         return torch.tensor([self.level, self.alpha], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Level and alpha of a state dictionary."""
+        """Level and alpha of a state dictionary, unless nobody moves them here: then all levels stay in use."""
         level, alpha = state.tolist()
-        self.set_level(int(level), alpha)
+        if self._grows:
+            self.set_level(int(level), alpha)
 
 
 def upsampled(images: Tensor, factor: int = 2) -> Tensor:

@@ -36,8 +36,9 @@ class Growing(Part):
     """Trains at a low resolution first and fades in one level after the other (Karras 2018, sec. 2).
 
     Each level is faded in for ``fade_kimg``, then trained alone for ``stabilize_kimg``, the last one to the end of the
-    run. Numbers may depend on the resolution: {4: 16, 256: 14} is 16 from 4x4 on and 14 from 256x256 on. Parameters of
-    levels that are not in use have no gradient, no state in the optimizer, and no part in averages.
+    run. Numbers may depend on the resolution: {4: 16, 256: 14} is 16 from 4x4 on and 14 from 256x256 on, and says
+    nothing of what is below its first resolution. Parameters of levels that are not in use have no gradient, no state
+    in the optimizer, and no part in averages.
     """
 
     def __init__(
@@ -52,18 +53,21 @@ class Growing(Part):
     ) -> None:
         """
         Args:
-            stabilize_kimg: Thousands of images at each resolution, after it was faded in.
-            fade_kimg: Thousands of images of each fade-in; 0: at once.
+            stabilize_kimg: Thousands of images at each resolution, after it was faded in; a table begins at the start's
+                resolution or below.
+            fade_kimg: Thousands of images of each fade-in, 0: at once; a table begins at the first resolution that is
+                faded in or below.
             start_resolution: Resolution at the start.
-            batch_size: Images per update, over all devices and accumulation, by resolution; none: that of the data.
-            lr: Factor of both learning rates by resolution; none: 1.
+            batch_size: Images per update, over all devices and accumulation, by resolution; none, and below the first
+                resolution of the table: that of the data.
+            lr: Factor of both learning rates by resolution; none, and below the first resolution of the table: 1.
             reset_moments: Whether both optimizers forget what they know when a fade-in begins and when it ends, as the
                 authors' code does. Without it new layers still begin with none.
         """
         super().__init__()
         self.stabilize_kimg, self.fade_kimg = _table("stabilize_kimg", stabilize_kimg), _table("fade_kimg", fade_kimg)
         self.batch_size = _table("batch_size", batch_size) if batch_size is not None else None
-        self.lr = _table("lr", 1.0 if lr is None else lr)
+        self.lr = {0: 1.0, **_table("lr", 1.0 if lr is None else lr)}
         self.start_resolution, self.reset_moments = start_resolution, reset_moments
         for name, table in (("stabilize_kimg", self.stabilize_kimg), ("fade_kimg", self.fade_kimg), ("lr", self.lr)):
             if not all(0 <= value < math.inf for value in table.values()):
@@ -73,19 +77,10 @@ class Growing(Part):
         self.networks: list[Growable] = []
         self.phases: list[Phase] = []
         self._settled = False
+        self._warning: str | None = None  #: for the start of a training
 
     def setup(self, gan: GAN) -> None:
-        for network in (gan.generator, gan.discriminator):
-            if not isinstance(network, Growable):
-                raise UserError(
-                    f"Growing fades in one level of both networks after the other, but {type(network).__name__} has no "
-                    "levels: use the model ProgressiveGAN."
-                )
-        if sum(isinstance(part, Growing) for part in gan.tricks) > 1:
-            raise UserError(
-                f"{type(gan).__name__} was given Growing twice, and a run has one plan: leave it out of parts, or set "
-                "the model's own growth to null."
-            )
+        self._check(gan)
         self.networks = [module for module in gan.modules() if isinstance(module, Growable)]
         first = self.networks[0]
         resolutions = [first.resolution_of(level) for level in range(first.num_levels)]
@@ -98,22 +93,49 @@ class Growing(Part):
         self.phases = self._plan(resolutions, start)
         whole = self.phases[-1].start / 1000
         if gan.total_kimg is not None and gan.total_kimg <= whole:
-            warnings.warn(
+            self._warning = (
                 f"Growing has the full resolution, {resolutions[-1]}, from {whole:g} kimg on, but the run ends at "
-                f"{gan.total_kimg:g}: raise total_kimg, or give growth a smaller stabilize_kimg and fade_kimg.",
-                stacklevel=2,
+                f"{gan.total_kimg:g}: raise total_kimg, or give growth a smaller stabilize_kimg and fade_kimg."
             )
         for network in self.networks:
             network.set_level(start)
         if self.batch_size is not None:
-            if any(play.d == 0 for play in gan.plan.plays):
-                raise UserError(
-                    "Growing was given a batch_size, which follows the images that are drawn, but a stage has no "
-                    "discriminator turns: give it some, or leave batch_size to the data."
-                )
-            gan.batch_sizes = [(p.start, int(_at(self.batch_size, resolutions[p.level]))) for p in self.phases]
+            sized = [(phase.start, resolutions[phase.level]) for phase in self.phases]
+            known = [(at, resolution) for at, resolution in sized if resolution >= min(self.batch_size)]
+            gan.batch_sizes = [(at, int(_at(self.batch_size, resolution))) for at, resolution in known]
         for player in gan.players.values():
             player.lr_schedule = _ByPhase(self, resolutions, player.lr_schedule)
+
+    def _check(self, gan: GAN) -> None:
+        for network in (gan.generator, gan.discriminator):
+            if not isinstance(network, Growable):
+                raise UserError(
+                    f"Growing fades in one level of both networks after the other, but {type(network).__name__} has no "
+                    "levels: use the model ProgressiveGAN."
+                )
+        if sum(isinstance(part, Growing) for part in gan.tricks) > 1:
+            raise UserError(
+                f"{type(gan).__name__} was given Growing twice, and a run has one plan: leave it out of parts, or set "
+                "the model's own growth to null."
+            )
+        if self.batch_size is not None and any(play.d == 0 for play in gan.plan.plays):
+            raise UserError(
+                "Growing was given a batch_size, which follows the images that are drawn, but a stage has no "
+                "discriminator turns: give it some, or leave batch_size to the data."
+            )
+
+    def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        network = self.networks[0]
+        if shape[2:] != (network.full_resolution, network.full_resolution):
+            raise UserError(
+                f"Growing ends at {network.full_resolution}x{network.full_resolution}, the size of the networks, but "
+                f"the data have the shape {shape[1:]}: give both the same image_size."
+            )
+        if self._warning is not None:
+            warnings.warn(self._warning, stacklevel=2)
+            self._warning = None
+        start = self.start_resolution
+        return (*shape[:2], start, start)
 
     def before_turn(self, turn: Turn) -> None:
         images = round(turn.kimg * 1000)
@@ -143,6 +165,9 @@ class Growing(Part):
 
     def _plan(self, resolutions: list[int], start: int) -> list[Phase]:
         phases, at = [Phase(start, 0)], 0
+        if later := resolutions[start + 1 :]:
+            _check_covers("stabilize_kimg", self.stabilize_kimg, resolutions[start])
+            _check_covers("fade_kimg", self.fade_kimg, later[0])
         for level in range(start + 1, len(resolutions)):
             at += round(1000 * _at(self.stabilize_kimg, resolutions[level - 1]))
             fade = round(1000 * _at(self.fade_kimg, resolutions[level]))
@@ -173,6 +198,14 @@ def _table(name: str, given: float | Mapping[int, float] | Mapping[str, float]) 
 
 
 def _at(table: dict[int, float], resolution: int) -> float:
-    """The number of a resolution: of the largest one in the table that is not above it, else of the smallest one."""
-    below = [known for known in table if known <= resolution]
-    return table[max(below) if below else min(table)]
+    """The number of a resolution: of the largest one in the table that is not above it."""
+    return table[max(known for known in table if known <= resolution)]
+
+
+def _check_covers(name: str, table: dict[int, float], resolution: int) -> None:
+    """Refuse a table that does not say what is needed first."""
+    if (first := min(table)) > resolution:
+        raise UserError(
+            f"The {name} of Growing was {table}, which says nothing below {first}, but the first one needed is for "
+            f"{resolution}: add it, such as {{{resolution}: {table[first]:g}, {first}: {table[first]:g}}}."
+        )

@@ -340,13 +340,17 @@ def test_in_evaluation_images_have_the_full_size(level: int) -> None:
 
 
 def test_level_and_alpha_are_in_the_state() -> None:
-    first, second = small(), small()
+    first, second, whole = small(), small(), small()
     for network in (first.generator, first.discriminator):
         network.set_level(1, 0.3)
-    second.load_state_dict(first.state_dict())
+    for network in (second.generator, second.discriminator):
+        network.set_level(0)
+    for gan in (second, whole):
+        gan.load_state_dict(first.state_dict())
     assert (second.generator.level, second.generator.alpha) == (1, 0.3)  # exactly, though no float32 holds it
     assert second.discriminator.fading
     assert copy.deepcopy(second.generator).alpha == 0.3
+    assert (whole.generator.level, whole.generator.alpha) == (2, 1.0)  # nobody would ever move it on
 
 
 def test_classes() -> None:

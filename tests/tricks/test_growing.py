@@ -195,6 +195,47 @@ def test_a_boundary_within_a_cycle() -> None:
     assert gan.clock.images == gan.clock.drawn == 112
 
 
+def check_below(cls: type[Growing]) -> None:
+    """Of a table that begins at 16x16, levels below have the data's batches and the rate as it is."""
+    gan = growing(cls(**QUICK, batch_size={16: 8}, lr={16: 0.5}))
+    assert gan.batch_sizes == [(160, 8), (224, 8)]
+    for player in gan.players.values():
+        assert [player.lr_schedule(kimg) for kimg in (0.0, 0.1, 0.159, 0.16, 0.3)] == [1.0, 1.0, 1.0, 0.5, 0.5]
+
+
+class FirstHoldsBelow(Growing):
+    """The smallest number of a table for what is below it, too."""
+
+    def __init__(self, *args, batch_size, lr, **options) -> None:
+        super().__init__(*args, batch_size={4: batch_size[16]}, lr={4: lr[16]}, **options)
+
+
+def test_below_a_table() -> None:
+    check_below(Growing)
+    kills(check_below, FirstHoldsBelow)
+
+
+def test_data_of_another_size_are_refused_before_training() -> None:
+    trainer = quiet_trainer(max_steps=1)
+    with pytest.raises(UserError, match=r"Growing ends at 16x16.*\(1, 32, 32\).*image_size"):
+        trainer.fit(growing(Growing(**QUICK)), Digits(image_size=32, batch_size=BATCH))
+
+
+@pytest.mark.parametrize(("stabilize", "fade"), [(0, 0), (0, 0.032), (0.032, 0)])
+def test_phases_of_no_length(stabilize: float, fade: float) -> None:
+    """The level of each turn is that of the last phase which has begun; batches are those of that phase."""
+    watch = Watch()
+    sizes = {4: 8, 8: 16, 16: 32}
+    on_digits(growing(Growing(stabilize, fade_kimg=fade, batch_size=sizes), parts=[watch]), max_steps=6)
+    for seen in watch.seen:
+        images = seen["images"]
+        both = round(1000 * (stabilize + fade))
+        level = 2 if both == 0 else min(2, images // both + (stabilize == 0))
+        assert seen["level"] == level
+        assert len(seen["real"]) == sizes[4 << level]
+        assert seen["alpha"] == (min(1, (images - both * (level - 1)) / 32) if fade else 1.0)
+
+
 # ---------------------------------------------------------------------- who rests
 
 
@@ -415,6 +456,8 @@ def test_too_small_a_memory_is_told_with_the_phase_s_own_batch() -> None:
         ({"batch_size": {4: 0}}, "batch_size.*1 or more"),
         ({"lr": {4: -1.0}}, "lr.*0 or more"),
         ({"lr": {}}, "lr .* empty"),
+        ({"stabilize_kimg": {8: 3.0}}, r"nothing below 8.* for 4: add it, such as \{4: 3, 8: 3\}"),
+        ({"fade_kimg": {16: 3.0}}, r"fade_kimg.*nothing below 16.* for 8: add it, such as \{8: 3, 16: 3\}"),
         ({"start_resolution": 5}, "start at 5.*4, 8, 16"),
     ],
 )
@@ -437,9 +480,11 @@ def test_what_does_not_go_together() -> None:
 
 def test_a_run_that_ends_before_it_has_grown_is_told() -> None:
     """In full size from 2 * 0.048 + 2 * 0.064 kimg on."""
+    early = growing(Growing(**QUICK), total_kimg=0.2)  # as it is built to draw samples, too, it is told nothing
     with pytest.warns(UserWarning, match=r"full resolution, 16, from 0\.224 kimg on.*ends at 0\.2: raise total_kimg"):
-        growing(Growing(**QUICK), total_kimg=0.2)
-    growing(Growing(**QUICK), total_kimg=0.3)
+        early.check_data((1, 16, 16), BATCH)
+    early.check_data((1, 16, 16), BATCH)  # once
+    growing(Growing(**QUICK), total_kimg=0.3).check_data((1, 16, 16), BATCH)
 
 
 @pytest.mark.slow
