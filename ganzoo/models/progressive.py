@@ -134,10 +134,12 @@ class ProgressiveGenerator(Growable, Generator):
 class ProgressiveDiscriminator(Growable):
     """Images (N, channels, r, r) to logits (N,), with r as in the generator."""
 
-    def __init__(self, widths: list[int], channels: int, num_classes: int, statistic: nn.Module | None) -> None:
+    def __init__(
+        self, widths: list[int], channels: int, num_classes: int, statistic: MinibatchStdDevLayer | None
+    ) -> None:
         super().__init__(len(widths))
         self.ports = nn.ModuleList(nn.Sequential(_conv(channels, width, 1), _leaky()) for width in widths)
-        extra = 0 if statistic is None else int(statistic.num_channels)  # type: ignore[arg-type]  # of the layer
+        extra = 0 if statistic is None else statistic.num_channels
         last = [_conv(widths[0] + extra, widths[0]), _leaky(), equalized(nn.Conv2d(widths[0], widths[0], 4)), _leaky()]
         self.blocks = nn.ModuleList([nn.Sequential(*([] if statistic is None else [statistic]), *last, nn.Flatten())])
         for wide, narrow in pairwise(widths):
