@@ -18,7 +18,8 @@ from ganzoo.precision import full_precision
 
 Taps = tuple[float, ...]
 
-#: Weights of the filter along either axis, of which there is an even number; they are divided by their sum.
+#: Weights of the filter along either axis; they are divided by their sum. An odd number of them is not symmetric to the
+#: pixels of the other resolution: upsampling then keeps values at even positions, and downsampling looks around those.
 TAPS: Taps = (1.0, 3.0, 3.0, 1.0)
 
 
@@ -29,7 +30,8 @@ def downsample(x: Tensor, taps: Taps = TAPS) -> Tensor:
 
 def upsample(x: Tensor, taps: Taps = TAPS) -> Tensor:
     """x: (N, C, H, W); returns (N, C, 2H, 2W): zeros between the values, filtered, with the mean as before."""
-    return _filter(x, kernel(taps, 4.0, x.dtype, x.device), _Step(2, _margin(taps), transposed=True))
+    odd = len(taps) % 2
+    return _filter(x, kernel(taps, 4.0, x.dtype, x.device), _Step(2, _margin(taps), transposed=True, extra=(odd, odd)))
 
 
 def blur(x: Tensor, padding: int, taps: Taps = TAPS, *, gain: float = 1.0) -> Tensor:
@@ -106,4 +108,4 @@ def _filter(x: Tensor, kernel: Tensor, step: _Step) -> Tensor:
 
 def _margin(taps: Taps) -> int:
     """Padding with which a change by 2 keeps the images where they were."""
-    return len(taps) // 2 - 1
+    return (len(taps) - 1) // 2
