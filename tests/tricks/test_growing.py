@@ -16,11 +16,11 @@ from ganzoo.data import Digits
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.layers.growth import Growable
-from ganzoo.losses import NonSaturating
+from ganzoo.losses import Hinge, NonSaturating
 from ganzoo.models import DCGAN, ProgressiveGAN
 from ganzoo.models.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from ganzoo.parts import Part, Turn
-from ganzoo.penalties import OrthogonalRegularization
+from ganzoo.penalties import R1, OrthogonalRegularization
 from ganzoo.plan import Play
 from ganzoo.schedules import Linear
 from ganzoo.tricks import Growing
@@ -285,6 +285,35 @@ def test_levels_above_take_no_part() -> None:
     kills(check_rest, NobodyRests)  # what would be averaged over ranks
 
 
+def check_average_rests(cls: type[Growing]) -> None:
+    """Levels above keep what the average has of them, even where the generator has something else."""
+    gan = growing(cls(1.0))
+    with torch.no_grad():
+        for p in unused(gan.generator_ema):
+            p.add_(1.0)
+    before = [p.clone() for p in unused(gan.generator_ema)]
+    run(gan, 3)
+    assert all(torch.equal(now, old) for now, old in zip(unused(gan.generator_ema), before, strict=True))
+
+
+def test_the_average_of_levels_above_rests() -> None:
+    check_average_rests(Growing)
+    kills(check_average_rests, NobodyRests)
+
+
+@pytest.mark.parametrize(("loss", "penalties"), [(Hinge(), []), (NonSaturating(), [R1(1.0)])])
+def test_other_losses_train_every_level(loss, penalties) -> None:
+    fresh, gan = growing(None), growing(Growing(**QUICK), loss=loss, penalties=penalties)
+    run(gan, 12)
+    assert gan.generator.level == 2
+    for name in ("generator", "discriminator"):
+        for modules in ("blocks", "ports"):
+            pairs = zip(getattr(getattr(gan, name), modules), getattr(getattr(fresh, name), modules), strict=True)
+            for now, before in pairs:
+                assert flat(now).isfinite().all()
+                assert not torch.equal(flat(now), flat(before))
+
+
 def check_retired(cls: type[Growing]) -> None:
     """Behind a fade-in the old port moves no more, though its optimizer has momentum, and is known no longer."""
     gan = growing(cls(**QUICK), generator_optimizer=build(ADAM), discriminator_optimizer=build(ADAM))
@@ -401,8 +430,17 @@ def forget(gan: GAN) -> None:
         network.set_extra_state = lambda state: None
 
 
+def keep_moments(gan: GAN) -> None:
+    """As if a run that stopped exactly at a boundary had passed it."""
+    gan.tricks[0].reset_moments = False
+
+
 def test_a_resume_needs_level_and_alpha(whole: dict, tmp_path: Path) -> None:
     kills(lambda spoil: check_resume(whole, tmp_path, 4, spoil), forget)
+
+
+def test_a_resume_at_a_boundary_resets_moments(whole: dict, tmp_path: Path) -> None:
+    kills(lambda spoil: check_resume(whole, tmp_path, 9, spoil), keep_moments)
 
 
 def test_the_model_of_a_checkpoint_shows_what_it_had(tmp_path: Path) -> None:
