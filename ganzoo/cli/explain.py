@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ganzoo.cli.arguments import Request
-from ganzoo.cli.places import Places, class_names, option_names
+from ganzoo.cli.places import Places, class_named, class_names, option_names
 from ganzoo.cli.words import did_you_mean, nearest
 
 
@@ -83,12 +83,13 @@ def _denied(found: re.Match[str], places: Places, options: list[str]) -> str:
 
 
 def _unknown_class(found: re.Match[str], places: Places, options: list[str]) -> str:
-    return f"There is no class {found[1]}{places.naming(found[1])}{did_you_mean(found[1], class_names(), _LIST)}"
-
-
-def _missing_class(found: re.Match[str], places: Places, options: list[str]) -> str:
-    name = found[1].rpartition(".")[2]
-    return f"There is no class {found[1]}{places.naming(found[1])}{did_you_mean(name, class_names(), _LIST)}"
+    name, at = found[1].rpartition(".")[2], places.naming(found[1])
+    setting = re.findall(r"\w+", at.partition(" in ")[0])
+    kind = class_named(_CLASSES.get(setting[-1], "")) if setting else None
+    known = class_names(kind) if kind else []
+    return (
+        f"There is no class {found[1]}{at}{did_you_mean(name, known if nearest(name, known) else class_names(), _LIST)}"
+    )
 
 
 def _unknown_key(found: re.Match[str], places: Places, options: list[str]) -> str:
@@ -145,7 +146,7 @@ def _must_be(name: str, value: str, types: list[str], places: Places) -> str:
             kinds[_kind(kind)] = None
     allowed = [*([f"one of {', '.join(choices)}"] if choices else []), *kinds]
     must_be = f"must be {', or '.join(allowed)}{did_you_mean(value, choices)}"
-    return f"{places.where(name)} was {value}, but {must_be}"
+    return f"{places.where(name, value)} was {value}, but {must_be}"
 
 
 def _no_value(found: re.Match[str], places: Places, options: list[str]) -> str:
@@ -163,6 +164,9 @@ def _kind(text: str) -> str:
 def _groups(options: list[str]) -> list[str]:
     return list(dict.fromkeys(name.split(".")[0] for name in options))
 
+
+#: Bases of the classes that settings take.
+_CLASSES = {"model": "GAN", "data": "GANDataModule", "loss": "AdversarialLoss", "penalties": "Penalty", "parts": "Part"}
 
 #: What is often given without its place.
 _COMMON = {
@@ -192,6 +196,6 @@ _RULES = (
     (r'Parser key "([\w.]+)":(?:(?!Parser key)[\s\S])*arguments are required: ([\w.]+)', _needs),
     (r'Parser key "([\w.]+)":\s+Expected a (.*?)\. Got value: (.*)$', _wrong_value),
     (r'[\s\S]*Parser key "([\w.]+)":[\s\S]*?Subtypes: \[(.*)\]$[\s\S]*?Given value: (.*)$', _wrong_union),
-    (r"Problem with given class_path '([\w.]+)'", _missing_class),
+    (r"Problem with given class_path '([\w.]+)'", _unknown_class),
     (r"^argument (--[\w.]+): expected one argument", _no_value),
 )

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from ganzoo.cli import recipes
 from ganzoo.cli.arguments import Request
 from ganzoo.config import Configurable
@@ -29,34 +31,32 @@ class Places:
         self.options = [argument.partition("=") for argument in request.arguments]
         self.configs = [(f" in {path}", recipes.load(path)) for path in request.all_configs]
 
-    def find(self, key: str) -> Place | None:
-        """The last place where ``key`` is a name or its last part: first on the command line, then in configs."""
-        for option, _, _ in reversed(self.options):
-            path = _plain(option)
-            if option.startswith("--") and key in (path, path.split(".")[-1]):
-                return Place(path, "", self._class_at(path.rpartition(".")[0]))
-        for source, content in reversed(self.configs):
-            for path, owner, others, _ in _walk(content):
-                if key in (path, path.split(".")[-1]):
-                    return Place(path, source, class_named(owner) if owner else None, others)
-        return None
+    def find(self, key: str, value: str | None = None) -> Place | None:
+        """The last place where ``key`` is a name or its last part: first on the command line, then in configs.
+
+        Args:
+            key: The name.
+            value: What the setting was, as an error quotes it; if there is a place with that value, it is meant.
+        """
+        found = list(self._named(key))
+        meant = [place for place, given in found if value is not None and value in (given, str(_loaded(given)))]
+        return next(iter([*meant, *(place for place, _ in found)]), None)
 
     def path(self, key: str) -> str:
         """The full name of a setting."""
         place = self.find(key)
         return place.path if place else key
 
-    def where(self, key: str) -> str:
-        """The full name of a setting, and the file if it is in one."""
-        place = self.find(key)
+    def where(self, key: str, value: str | None = None) -> str:
+        """The full name of a setting, and the file if it is in one; arguments as those of :meth:`find`."""
+        place = self.find(key, value)
         return f"{place.path}{place.source}" if place else key
 
     def naming(self, value: str) -> str:
         """Which setting has a value, in brackets, or nothing."""
-        for i, (option, separator, given) in reversed(list(enumerate(self.options))):
-            after = given if separator else self.options[i + 1][0] if i + 1 < len(self.options) else ""
-            if option.startswith("--") and after == value:
-                return f" ({_plain(option)})"
+        for option, given in self._given():
+            if given == value:
+                return f" ({option})"
         for source, content in reversed(self.configs):
             for path, _, _, given in _walk(content):
                 if given == value:
@@ -79,11 +79,27 @@ class Places:
                 return option
         return group
 
+    def _given(self) -> Iterator[tuple[str, str]]:
+        """Names and values of the command line, the last one first."""
+        for i, (option, separator, value) in reversed(list(enumerate(self.options))):
+            if option.startswith("--"):
+                after = "".join(self.options[i + 1]) if i + 1 < len(self.options) else ""
+                yield _plain(option), value if separator else after
+
+    def _named(self, key: str) -> Iterator[tuple[Place, Any]]:
+        """All places where ``key`` is a name or its last part, with the values there."""
+        for path, given in self._given():
+            if key in (path, path.split(".")[-1]):
+                yield Place(path, "", self._class_at(path.rpartition(".")[0])), given
+        for source, content in reversed(self.configs):
+            for path, owner, others, given in _walk(content):
+                if key in (path, path.split(".")[-1]):
+                    yield Place(path, source, class_named(owner) if owner else None, others), given
+
     def _class_at(self, path: str) -> type | None:
         """The class that the user chose for a setting, or its default."""
-        for i, (option, separator, value) in reversed(list(enumerate(self.options))):
-            if option.startswith("--") and _plain(option) == path:
-                given = value if separator else self.options[i + 1][0] if i + 1 < len(self.options) else ""
+        for option, given in self._given():
+            if option == path:
                 return class_named(given)
         for _, content in reversed(self.configs):
             for found, _, _, value in _walk(content):
@@ -134,6 +150,14 @@ def _subclasses(cls: type) -> Iterator[type]:
 
 def _plain(option: str) -> str:
     return option.lstrip("-").rstrip("+").replace(".init_args", "")
+
+
+def _loaded(given: Any) -> Any:
+    """What a value on the command line is read as."""
+    try:
+        return yaml.safe_load(given) if isinstance(given, str) else given
+    except yaml.YAMLError:
+        return given
 
 
 def _walk(content: Any, prefix: str = "", owner: str = "") -> Iterator[tuple[str, str, tuple[str, ...], Any]]:

@@ -37,6 +37,10 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([*M, "--model.width", "abc"], "model.width was abc, but must be a whole number."),
         ([*M, "--model.total_kimg", "abc"], "model.total_kimg was abc, but must be a number, or null."),
         ([*M, "--data.mirror", "maybe"], "data.mirror was maybe, but must be true or false."),
+        (  # two settings have this name: the one that has the value is meant
+            ["--config", "progressive.yaml", "--model.growth.batch_size", "{4: a}", "--data.batch_size=8"],
+            "model.growth.batch_size was {4: 'a'}, but must be a table such as '{4: 32, 8: 16}', or null.",
+        ),
         ([*M, "--model.loss", "Hing"], "There is no class Hing (model.loss): did you mean Hinge?"),
         (
             [*M, "--model.loss", "Hinge", "--model.loss.margn", "2"],
