@@ -5,6 +5,8 @@ All levels exist from the start. ``level`` is the highest one in use; while it f
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,21 +17,24 @@ from ganzoo.precision import at_least_float32
 class Growable(nn.Module):
     """Base of networks with levels, each with twice the resolution of the one below.
 
-    A subclass has one module for each level in ``blocks`` and in ``ports``; a port is where images leave a generator or
-    enter a discriminator. In training a network speaks images of its present resolution; in evaluation mode of the full
-    one: a generator repeats pixels, a discriminator takes means. Level and alpha are part of the state dictionary.
+    A subclass has one module for each level in ``blocks`` and in ``ports``, or says itself which parameters rest. A
+    port is where images leave a generator or enter a discriminator. In training a network speaks images of its present
+    resolution; in evaluation mode of the full one: a generator repeats pixels, a discriminator takes means. Level and
+    alpha are part of the state dictionary.
     """
 
     first_resolution = 4
     blocks: nn.ModuleList
     ports: nn.ModuleList
 
-    def __init__(self, num_levels: int) -> None:
+    def __init__(self, num_levels: int, *arguments: Any, **options: Any) -> None:
         """
         Args:
             num_levels: How many levels there are; all of them are in use until :meth:`set_level` is called.
+            arguments: What the constructor of the base that comes next is given, where a subclass has two.
+            options: The same by name.
         """
-        super().__init__()
+        super().__init__(*arguments, **options)
         self.num_levels, self.level, self.alpha = num_levels, num_levels - 1, 1.0
         self._grows = False
 
@@ -62,6 +67,10 @@ class Growable(nn.Module):
         unused = [*self.blocks[self.level + 1 :], *(p for at, p in enumerate(self.ports) if at not in ports)]
         return [p for module in unused for p in module.parameters()]
 
+    def enlarged(self, images: Tensor) -> Tensor:
+        """Images of a level at twice the size, as a generator shows them when the next level begins to fade in."""
+        return upsampled(images)
+
     def get_extra_state(self) -> Tensor:
         """Level and alpha, for the state dictionary."""
         return torch.tensor([self.level, self.alpha], dtype=torch.float64)
@@ -91,7 +100,7 @@ def blended(old: Tensor, new: Tensor, alpha: float) -> Tensor:
 def real_at_level(images: Tensor, network: Growable) -> Tensor:
     """Full images (N, C, S, S) as a network in training is shown them, (N, C, r, r) at its resolution r.
 
-    While a level fades in they are blended with what the level below could show, as generated images are.
+    While a level fades in they are blended with what the level below could show, enlarged as generated images are.
     """
     now = pooled(images, images.shape[-1] // network.resolution)
-    return blended(upsampled(pooled(now)), now, network.alpha) if network.fading else now
+    return blended(network.enlarged(pooled(now)), now, network.alpha) if network.fading else now

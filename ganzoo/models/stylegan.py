@@ -15,32 +15,34 @@ Differences from the papers:
 - The papers do not say how fast the mean style follows: here each turn of the generator moves it by 1 - 0.998 (the
   authors' later code; 0.995 before).
 - Batches of the discriminator are multiples of the group of its minibatch statistic, which is per device.
+- With skips in both networks they may grow (``growth``), as in 2019 (appendix C, from 8x8 on) and no more in 2020.
 """
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ganzoo.config import default
+from ganzoo.config import build, default
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Generator
 from ganzoo.latents import Normal
 from ganzoo.layers.equalized import EqualizedConv2d, EqualizedLinear
-from ganzoo.layers.filtered import before_strided, downsample, upsample
+from ganzoo.layers.filtered import downsample, upsample
+from ganzoo.layers.growth import Growable, pooled
 from ganzoo.layers.mapping import MappingNetwork, label_mapping
 from ganzoo.layers.minibatch import MinibatchStdDevLayer
-from ganzoo.layers.modulated import GAIN, ModulatedConv2d, NoiseMode, StyledConv, Styling, activate
+from ganzoo.layers.modulated import GAIN, Styling, activate
+from ganzoo.layers.style_networks import Architecture, DiscriminatorBlock, GrowingSynthesisNetwork, SynthesisNetwork
 from ganzoo.optim import Adam, Optimizer
 from ganzoo.parts import Part, Penalty, PlayerName, Turn
 from ganzoo.penalties import R1, PathLength
 from ganzoo.precision import at_least_float32, full_precision
-
-Architecture = Literal["skip", "residual", "plain"]
+from ganzoo.tricks import Growing
 
 
 class StyleGAN(GAN):
@@ -60,7 +62,7 @@ class StyleGAN(GAN):
         channel_base: int = 32768,
         channel_max: int = 512,
         generator_architecture: Architecture = "skip",
-        discriminator_architecture: Architecture = "residual",
+        discriminator_architecture: Architecture | None = None,
         mixing: float = 0.9,
         noise: bool = True,
         demodulate: bool = True,
@@ -68,7 +70,9 @@ class StyleGAN(GAN):
         group: int = 4,
         style_decay: float = 0.998,
         clamp: float | None = None,
+        growth: Growing | None = None,
         penalties: list[Penalty] = [default(R1, gamma=10.0, every=16), default(PathLength, weight=2.0, every=4)],  # noqa: B006
+        parts: list[Part] = [],  # noqa: B006
         generator_optimizer: Optimizer = default(Adam, lr=2.236e-3, betas=(0.0, 0.99)),
         discriminator_optimizer: Optimizer = default(Adam, lr=2.425e-3, betas=(0.0, 0.99)),
         **recipe: Any,
@@ -87,7 +91,7 @@ class StyleGAN(GAN):
             channel_max: No layer has more channels than this.
             generator_architecture: How resolutions become the image: skip adds an image of each, residual adds
                 features, plain does neither.
-            discriminator_architecture: The same for the way from the image.
+            discriminator_architecture: The same for the way from the image; none: residual, or skip with ``growth``.
             mixing: Probability that a training image has styles of two latents, one up to some layer.
             noise: Whether layers of the generator add noise.
             demodulate: Whether modulated weights are divided by their norm.
@@ -95,12 +99,18 @@ class StyleGAN(GAN):
             group: Samples that the discriminator's minibatch standard deviation compares; 0: without it.
             style_decay: Share of the mean style that is kept in each turn of the generator.
             clamp: Largest absolute value of features, for half precision (256 in the paper's code).
+            growth: Phases in which both networks grow from a low resolution, with skips in both; none: at full size
+                from the start, as in the paper.
             penalties: Terms added to the loss of one player.
+            parts: Further tricks, which come after the growth.
             generator_optimizer: Optimizer of the generator.
             discriminator_optimizer: Optimizer of the discriminator.
             recipe: Every option of the training loop.
         """
         base, levels = _base(image_size)
+        d_architecture = discriminator_architecture or ("residual" if growth is None else "skip")
+        if growth is not None:
+            _check_grows(base, generator_architecture, d_architecture)
         for name, number, least in (
             ("channels", channels, 1),
             ("latent_dim", latent_dim, 1),
@@ -123,16 +133,22 @@ class StyleGAN(GAN):
         mapping = MappingNetwork(
             latent_dim, style_dim, mapping_layers, 2 * levels + 2, num_classes, mapping_lr, mixing, equalize
         )
-        synthesis = SynthesisNetwork(base, widths, channels, options, generator_architecture)
+        shape = base, widths, channels, options, generator_architecture
+        generator = (
+            StyleGANGenerator(mapping, SynthesisNetwork(*shape))
+            if growth is None
+            else GrowingStyleGANGenerator(mapping, GrowingSynthesisNetwork(*shape))
+        )
         label = label_mapping(num_classes, widths[0], label_layers, mapping_lr, equalize) if num_classes else None
-        discriminator = StyleGANDiscriminator(
-            base, widths[::-1], channels, options, architecture=discriminator_architecture, group=group, label=label
+        discriminator = (StyleGANDiscriminator if growth is None else GrowingStyleGANDiscriminator)(
+            base, widths[::-1], channels, options, architecture=d_architecture, group=group, label=label
         )
         super().__init__(
-            StyleGANGenerator(mapping, synthesis),
+            generator,
             discriminator,
             num_classes=num_classes,
             penalties=penalties,
+            parts=[*([] if growth is None else [build(growth)]), *parts],
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
             **recipe,
@@ -166,78 +182,6 @@ class StyleGANGenerator(Generator):
         return torch.cat([torch.lerp(self.mapping.mean_style, w[:, :cutoff], psi), w[:, len(w[0, :cutoff]) :]], dim=1)
 
 
-class SynthesisNetwork(nn.Module):
-    """Styles (N, num_styles, style_dim), or (N, style_dim) for all layers, to images (N, channels, H, W)."""
-
-    def __init__(
-        self, base: tuple[int, int], widths: list[int], channels: int, options: Styling, architecture: Architecture
-    ) -> None:
-        super().__init__()
-        self.num_styles = 2 * len(widths)
-        self.noise: NoiseMode = "random"  #: that of calls which do not say another one
-        self.constant = nn.Parameter(torch.randn(widths[0], *base))
-        self.blocks = nn.ModuleList()
-        for level, width in enumerate(widths):
-            size = (base[0] * 2**level, base[1] * 2**level)
-            has_rgb = architecture == "skip" or level == len(widths) - 1
-            inputs = widths[level - 1] if level else 0
-            block = SynthesisBlock(
-                inputs,
-                width,
-                size,
-                channels if has_rgb else 0,
-                options,
-                residual=architecture == "residual" and level > 0,
-            )
-            self.blocks.append(block)
-
-    def forward(self, w: Tensor, noise: NoiseMode | None = None) -> Tensor:
-        """Images, float32, with noise that is drawn for each, or is that of the buffers, or without."""
-        styles = w.unbind(1) if w.dim() == 3 else [w] * self.num_styles
-        x = self.constant.expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        image: Tensor | None = None
-        for level, block in enumerate(self.blocks):
-            mine = styles[max(2 * level - 1, 0) : 2 * level + 2]  # the last one is for the image and the next block
-            x, image = block(x, image, mine, noise or self.noise, f"noise.{level}")
-        assert image is not None
-        return image
-
-
-class SynthesisBlock(nn.Module):
-    """The layers of one resolution: up-convolution, but for the first; convolution; image, where there is one."""
-
-    def __init__(
-        self, inputs: int, outputs: int, size: tuple[int, int], channels: int, options: Styling, *, residual: bool
-    ) -> None:
-        super().__init__()
-        half = math.sqrt(0.5) if residual else 1.0  # the sum of two keeps the variance
-        self.up = StyledConv(inputs, outputs, size, options, up=True) if inputs else None
-        self.conv = StyledConv(outputs, outputs, size, options, gain=GAIN * half)
-        self.skip = (
-            EqualizedConv2d(inputs, outputs, 1, bias=False, gain=half, equalize=options.equalize) if residual else None
-        )
-        self.rgb = (
-            ModulatedConv2d(outputs, channels, 1, options.style_dim, demodulate=False, equalize=options.equalize)
-            if channels
-            else None
-        )
-        self.rgb_bias = nn.Parameter(torch.zeros(channels)) if channels else None
-
-    def forward(
-        self, x: Tensor, image: Tensor | None, styles: list[Tensor], noise: NoiseMode, name: str
-    ) -> tuple[Tensor, Tensor | None]:
-        before = x
-        if self.up is not None:
-            x = self.up(x, styles[0], noise, f"{name}.up")  # (N, outputs, 2H, 2W)
-        x = self.conv(x, styles[-2], noise, name)
-        if self.skip is not None:
-            x = x + upsample(self.skip(before))  # a 1x1 convolution commutes with resampling
-        if self.rgb is not None:
-            rgb = at_least_float32(self.rgb(x, styles[-1], self.rgb_bias))  # (N, channels, 2H, 2W)
-            image = rgb if image is None else upsample(image) + rgb
-        return x, image
-
-
 class StyleGANDiscriminator(nn.Module):
     """Images (N, channels, H, W) and labels to logits (N,)."""
 
@@ -268,13 +212,7 @@ class StyleGANDiscriminator(nn.Module):
         self.label, self.clamp = label, options.clamp
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)
-        x = activate(self.stem(images), self.clamp)
-        for i, block in enumerate(self.blocks):
-            x = block(x)  # (N, widths[i + 1], H, W)
-            if len(self.stems):
-                images = downsample(images)
-                x = x + activate(self.stems[i](images), self.clamp)
+        x = self.features(images.contiguous(memory_format=torch.channels_last))
         with full_precision(x.device):
             x = activate(self.conv(self.statistics(at_least_float32(x))), self.clamp)
             outputs: Tensor = self.head(activate(self.hidden(x.flatten(1))))
@@ -282,22 +220,71 @@ class StyleGANDiscriminator(nn.Module):
                 outputs = (outputs * self.label(labels)).sum(dim=1, keepdim=True) / math.sqrt(outputs.shape[1])
             return outputs.squeeze(1)
 
+    def features(self, images: Tensor) -> Tensor:
+        """Images to (N, widths[-1], h, w), what the last layers see."""
+        x = activate(self.stem(images), self.clamp)
+        for i, block in enumerate(self.blocks):
+            x = block(x)  # (N, widths[i + 1], H, W)
+            if len(self.stems):
+                images = downsample(images)
+                x = x + activate(self.stems[i](images), self.clamp)
+        return x
 
-class DiscriminatorBlock(nn.Module):
-    """(N, inputs, 2H, 2W) to (N, outputs, H, W): a convolution, and one behind a filter with stride 2."""
 
-    def __init__(self, inputs: int, outputs: int, options: Styling, *, residual: bool) -> None:
-        super().__init__()
-        half, equalize = math.sqrt(0.5) if residual else 1.0, options.equalize
-        self.conv = EqualizedConv2d(inputs, inputs, 3, gain=GAIN, equalize=equalize)
-        self.down = EqualizedConv2d(inputs, outputs, 3, stride=2, padding=0, gain=GAIN * half, equalize=equalize)
-        self.skip = EqualizedConv2d(inputs, outputs, 1, bias=False, gain=half, equalize=equalize) if residual else None
-        self.clamp = options.clamp
+class GrowingStyleGANGenerator(Growable, StyleGANGenerator):
+    """The generator with skips while it grows: of a level are its two layers, their styles and its part of the image.
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = activate(self.conv(x), self.clamp)
-        y = activate(self.down(before_strided(y)), self.clamp)
-        return y if self.skip is None else torch.add(y, self.skip(downsample(x)))
+    Styles are as many as the layers in use have, so that mixing changes over at one of those, and the length of a path
+    is a mean over those.
+    """
+
+    synthesis: GrowingSynthesisNetwork
+
+    def __init__(self, mapping: MappingNetwork, synthesis: GrowingSynthesisNetwork) -> None:
+        super().__init__(len(synthesis.blocks), mapping, synthesis)
+        self.first_resolution, synthesis.level = synthesis.constant.shape[1], self.level
+
+    def set_level(self, level: int, alpha: float = 1.0) -> None:
+        super().set_level(level, alpha)
+        self.synthesis.level, self.synthesis.alpha = level, alpha
+        self.mapping.num_styles = 2 * level + 2
+
+    def dormant(self) -> list[nn.Parameter]:
+        return list(self.synthesis.blocks[self.level + 1 :].parameters())
+
+    def enlarged(self, images: Tensor) -> Tensor:
+        return upsample(images)
+
+
+class GrowingStyleGANDiscriminator(Growable, StyleGANDiscriminator):
+    """The discriminator with skips while it grows: the newest level's features have a share of alpha.
+
+    What it sees of the image at the resolutions below stays as it was, so that alpha 0 is the smaller network.
+    """
+
+    def __init__(self, base: tuple[int, int], widths: list[int], *arguments: Any, **options: Any) -> None:
+        super().__init__(len(widths), base, widths, *arguments, **options)
+        self.first_resolution = base[0]
+
+    @property
+    def above(self) -> int:
+        """How many levels are not in use."""
+        return self.num_levels - 1 - self.level
+
+    def features(self, images: Tensor) -> Tensor:
+        if not self.training:
+            images = pooled(images, images.shape[-1] // self.resolution)
+        first, *stems = [self.stem, *self.stems][self.above :]
+        x, share = activate(first(images), self.clamp), self.alpha
+        for stem, block in zip(stems, self.blocks[self.above :], strict=True):
+            images = downsample(images)
+            x = torch.add(activate(stem(images), self.clamp), block(x), alpha=share)  # (N, widths[i + 1], H, W)
+            share = 1.0
+        return x
+
+    def dormant(self) -> list[nn.Parameter]:
+        unused = [*[self.stem, *self.stems][: self.above], *self.blocks[: self.above]]
+        return [p for module in unused for p in module.parameters()]
 
 
 class _MeanStyle(Part):
@@ -334,3 +321,16 @@ def _base(image_size: int | tuple[int, int]) -> tuple[tuple[int, int], int]:
             "divides the longer one, such as 32, 64, (48, 64) or (64, 256)."
         )
     return (h, w), levels
+
+
+def _check_grows(base: tuple[int, int], generator: Architecture, discriminator: Architecture) -> None:
+    if not generator == discriminator == "skip":
+        raise UserError(
+            f"StyleGAN was to grow with the generator_architecture {generator} and the discriminator_architecture "
+            f"{discriminator}, but only with skips each level has an image to fade in: set both to skip, or growth to "
+            "null."
+        )
+    if base[0] != base[1]:
+        raise UserError(
+            "StyleGAN was to grow with images that are not square: give a square image_size, or set growth to null."
+        )

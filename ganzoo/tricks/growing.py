@@ -111,7 +111,7 @@ class Growing(Part):
             if not isinstance(network, Growable):
                 raise UserError(
                     f"Growing fades in one level of both networks after the other, but {type(network).__name__} has no "
-                    "levels: use the model ProgressiveGAN."
+                    "levels: use the model ProgressiveGAN, or StyleGAN with its own option growth."
                 )
         if sum(isinstance(part, Growing) for part in gan.tricks) > 1:
             raise UserError(
