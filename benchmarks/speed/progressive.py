@@ -1,8 +1,8 @@
 """What each level of a growing network costs: ``python -m benchmarks.speed.progressive [RECIPE] [-- OPTIONS OF FIT]``.
 
 The networks of the recipe (default: progressive.yaml) at the lowest resolution and at each other one, both through the
-trainer's loop, by turns in one process: medians of the ratios of processor time per cycle over these pairs. Data are of
-the recipe's shape, from memory; batches are of one size, so that these are ratios of time per image, too.
+trainer's loop, by turns in one process: medians of the ratios of processor time per cycle over these pairs, and what
+follows for an image, as batches have the recipe's size at each resolution. Data are of its shape, from memory.
 
     python -m benchmarks.speed.progressive --json docs/records/progressive-levels.json
 """
@@ -25,12 +25,13 @@ from ganzoo.cli.arguments import read
 from ganzoo.cli.parser import FitCLI
 from ganzoo.config import build
 from ganzoo.files import write_json
+from ganzoo.tricks import Growing
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", default="progressive.yaml", metavar="RECIPE")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, help="at all resolutions; default: the recipe's at each")
     parser.add_argument("--seconds", type=float, default=10.0, help="of measuring, per level")
     parser.add_argument("--json", type=Path)
     own, rest = split_options(sys.argv[1:])
@@ -40,26 +41,46 @@ def main() -> None:
     cli = FitCLI(read(["--config", options.recipe, *rest]))
     cli.parse()
     cli.build()
-    rows = levels(cli.model.config(), list(cli.datamodule.shape), options.batch_size, options.seconds)
+    model = cli.model.config()
+    sizes = batch_sizes(model, cli.datamodule.batch_size)
+    if options.batch_size:
+        sizes = dict.fromkeys(sizes, options.batch_size)
+    rows = levels(model, list(cli.datamodule.shape), sizes, options.seconds)
     if options.json:
         write_json(options.json, record(torch.device("cpu"), rows, recipe=options.recipe))
 
 
-def levels(model: dict[str, Any], shape: list[int], batch_size: int, seconds: float) -> list[dict[str, Any]]:
+def batch_sizes(model: dict[str, Any], batch_size: int) -> dict[int, int]:
+    """The recipe's at each resolution.
+
+    Args:
+        model: Configuration of a growing model.
+        batch_size: Of its data.
+    """
+    gan = build(model)
+    growing = next(part for part in gan.tricks if isinstance(part, Growing))
+    drawn = dict(gan.batch_sizes)
+    resolutions = {phase.start: growing.networks[0].resolution_of(phase.level) for phase in growing.phases}
+    return {resolution: drawn.get(start) or batch_size for start, resolution in resolutions.items()}
+
+
+def levels(model: dict[str, Any], shape: list[int], sizes: dict[int, int], seconds: float) -> list[dict[str, Any]]:
     """One row for each resolution above the lowest one, printed when it is there.
 
     Args:
         model: Configuration of a growing model.
         shape: Of the images.
-        batch_size: At all resolutions.
+        sizes: Of batches, by resolution from the lowest one on.
         seconds: How long to measure each.
     """
-    rows = []
-    for resolution in (4 << level for level in range(1, shape[-1].bit_length() - 2)):
-        pair = (subject(model, shape, batch_size, at) for at in (4, resolution))
-        cost = compare(*pair, seconds=seconds)
-        print(f"{resolution:5}x{resolution}: a cycle takes {cost.ratio:.2f} times as long as at 4x4", flush=True)
-        rows.append({"resolution": resolution, **asdict(cost)})
+    rows, (lowest, *higher) = [], sizes
+    for resolution in higher:
+        cost = compare(*(subject(model, shape, sizes[at], at) for at in (lowest, resolution)), seconds=seconds)
+        ratio = cost.ratio * cost.base_images / cost.images
+        print(
+            f"{resolution:5}x{resolution}: an image takes {ratio:.2f} times as long as at {lowest}x{lowest}", flush=True
+        )
+        rows.append({"resolution": resolution, "per_image": ratio, **asdict(cost)})
     return rows
 
 
