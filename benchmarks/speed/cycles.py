@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import lightning.pytorch as L
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from torch.utils.module_tracker import ModuleTracker
 
 from benchmarks.speed.clocks import Clocks, now
@@ -149,9 +149,19 @@ class _NoTracker(ModuleTracker):
 
 def counter() -> FlopCounterMode:
     """Counts FLOPs as a context, also in double backward passes."""
-    found = FlopCounterMode(display=False)
+    found = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward_flop})
     found.mod_tracker = _NoTracker()
     return found
+
+
+def _backward_flop(gradient: Any, x: Any, weight: Any, *options: Any, out_shape: Any = None, **_: Any) -> int:
+    """Of a convolution's backward pass, from shapes: as many as forward for each of the two derivatives.
+
+    torch's own formula for the weight's derivative forgets that a convolution may have groups.
+    """
+    transposed, mask = options[4], options[7]
+    forward: int = conv_flop_count(x, weight, gradient, transposed)
+    return forward * sum(map(bool, mask[:2]))
 
 
 # ---------------------------------------------------------------------- one row of a table
