@@ -15,6 +15,7 @@ from ganzoo.data import Digits
 from ganzoo.models import StyleGAN
 from ganzoo.optim import SGD
 from ganzoo.penalties import R1, PathLength
+from ganzoo.tricks import Growing
 from tests.common import quiet_trainer
 
 
@@ -44,9 +45,15 @@ def train(*, devices: int = 1, accumulate: int = 1, **options: Any) -> StyleGAN:
     return gan
 
 
+def train_growing(**options: Any) -> StyleGAN:
+    """The same with a cycle at 4x4, two in which 8x8 fades in, and one at 8x8."""
+    return train(growth=Growing(0.016, fade_kimg=0.032), **options)
+
+
 def main(folder: str) -> None:
     average = strategy.average_over_ranks
     found = {"two": train(devices=2).state_dict(), "both": train(devices=2, accumulate=2).state_dict()}
+    found["growing"] = train_growing(devices=2).state_dict()
     with mock.patch.object(strategy, "average_over_ranks", lambda parameters, buffers: average(parameters, [])):
         found["without buffers"] = train(devices=2).state_dict()
     torch.save(found, os.path.join(folder, f"{torch.distributed.get_rank()}.pt"))
