@@ -202,6 +202,7 @@ class StyleGANDiscriminator(nn.Module):
         self.stems = nn.ModuleList()  # of the image at the resolutions that follow
         if architecture == "skip":
             self.stems.extend(EqualizedConv2d(channels, width, 1, gain=GAIN, equalize=equalize) for width in widths[1:])
+        self.first_layers = ("stem", *(f"stems.{i}" for i in range(len(self.stems))))  #: that see the data
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(a, b, options, residual=architecture == "residual") for a, b in pairwise(widths)
         )

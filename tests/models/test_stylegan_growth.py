@@ -27,7 +27,7 @@ from ganzoo.models import DCGAN, StyleGAN
 from ganzoo.models.stylegan import GrowingStyleGANDiscriminator, GrowingStyleGANGenerator
 from ganzoo.parts import Part, Turn
 from ganzoo.penalties import R1, PathLength
-from ganzoo.tricks import Growing
+from ganzoo.tricks import Growing, Packing
 from tests.common import fit, flat, normal_batches, quiet_trainer
 from tests.mutants import kills
 from tests.test_resume import same
@@ -405,6 +405,17 @@ def test_a_run_over_two_boundaries(precision: str) -> None:
     assert (again.generator.level, again.generator.alpha) == (2, 1 / 4)
     assert again.generator_ema.mapping.num_styles == 6
     assert torch.equal(again.sample(2), gan.sample(2))
+
+
+def test_packs_enter_at_every_level() -> None:
+    """Each layer that sees the image takes the channels of two."""
+    gan = tiny(Growing(0.016, fade_kimg=0.016), parts=[Packing()], penalties=both())
+    discriminator = gan.discriminator
+    assert [stem.in_channels for stem in (discriminator.stem, *discriminator.stems)] == [2, 2, 2]
+    before = flat(discriminator)
+    fit(gan, normal_batches(BATCH, 1, 16, 16), max_steps=6)
+    assert discriminator.level == 2 and flat(discriminator).isfinite().all()
+    assert not torch.equal(flat(discriminator), before)
 
 
 def test_levels_above_rest_in_the_average() -> None:
