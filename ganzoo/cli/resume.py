@@ -14,6 +14,7 @@ from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
     from ganzoo.cli.parser import FitCLI
+    from ganzoo.gan import GAN
 
 #: Settings that do not change what is computed: the stop, where and how fast it runs, and what is written when.
 FREE = (
@@ -36,6 +37,23 @@ FREE = (
     "log.every_kimg",
     "progress",
 )
+
+
+def check_weights(gan: GAN, run: Path) -> None:
+    """Load the weights of a run whose settings were changed, before anything in its directory is.
+
+    Raises:
+        UserError: They are of other networks.
+    """
+    content = checkpoint.read(run)
+    try:
+        gan.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        _, *reasons = (line.strip().rstrip(".") for line in str(error).splitlines())
+        raise UserError(
+            f"The weights of the run {run} are not those of the changed model ({reasons[0][:150]}): leave out what "
+            f"changes its networks, or begin a new run with its weights by --init-from {run}."
+        ) from error
 
 
 def prepare(cli: FitCLI, run: Path) -> str | None:

@@ -38,6 +38,8 @@ def fit(request: Request) -> int:
         raise UserError(f"seed was {seed}, but must be from 0 to {2**32 - 1}.")
     L.seed_everything(seed, workers=True, verbose=False)
     cli.build()
+    if request.resume and request.allow_changes:
+        resume.check_weights(cli.model, request.resume)
     starting.load(cli)
     trainer = _trainer(cli)
     with _open_run(cli, trainer):

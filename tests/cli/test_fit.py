@@ -168,6 +168,26 @@ def test_changes_can_be_allowed(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert settings(run)["model"]["init_args"]["generator_optimizer"]["init_args"]["lr"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (["--model.width", "8"], "size mismatch for generator.layers.0.weight: "),
+        (["--model.parts+=SpectralNorm"], "Missing key"),
+        (["--model.ema", "null"], "Unexpected key"),
+    ],
+)
+def test_other_networks_are_refused_before_the_run_is_touched(
+    run: Path, change: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["fit", "--resume", "run", "--model.total_kimg", "0.448", *change, "--allow_changes"]) == 2
+    changed, sentence = capsys.readouterr().err.rstrip().splitlines()
+    assert changed.startswith("Changed: ")
+    assert sentence.startswith(f"error: The weights of the run run are not those of the changed model ({reason}")
+    assert sentence.endswith("or begin a new run with its weights by --init-from run.")
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("more", [[], ["--allow_changes"]])
 def test_the_seed_of_a_run_cannot_be_changed(run: Path, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     seed = settings(run)["seed"]
