@@ -61,6 +61,31 @@ def test_all_scores_cost_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ratios[1] > 1
 
 
+def test_the_page_says_what_the_records_say_and_the_bounds_hold() -> None:
+    """Bounds: 1.4 times torch-fidelity, 6 times scipy's root and 1e-6 from it, 1.1 times FID alone, 1.5 and 3 GB."""
+    folder = Path(__file__).parents[2] / "docs"
+    page = (folder / "evaluation.md").read_text()
+    rows = json.loads((folder / "records" / "evaluation-speed.json").read_text())["rows"]
+    full, deficient = (row for row in rows if row["part"] == "frechet")
+    assert full["root_over_distance"] >= 6 and full["distance_from_root"] < 1e-6
+    assert deficient["root_over_from_features"] >= 6 and deficient["from_exact"]["from_features"] < 1e-6
+    assert f"{full['root_over_distance']:.1f} times as fast, within" in page
+    ways = (deficient["root_over_from_features"], deficient["root_over_distance"])
+    assert "{:.0f} times as fast from the features, {:.0f} from covariances".format(*ways) in page
+    whole = {row["part"]: row for row in rows if row["part"] in ("scores", "pair")}
+    assert whole["scores"]["samples"] == 10_000 and max(row["all_over_frechet"] for row in whole.values()) <= 1.1
+    ratios = (whole["scores"]["all_over_frechet"], whole["pair"]["all_over_frechet"], whole["pair"]["samples"])
+    assert "{:.2f} times the time, as a sum of parts; {:.2f} for whole evaluations of {} images".format(*ratios) in page
+    gigabytes = {row["of"]: row["peak_mb"] / 1e3 for row in rows if row["part"] == "memory"}
+    features = 2 * 50_000 * 2048 * 4 / 1e9
+    together = sum(gigabytes.values()) + features
+    assert gigabytes["statistics"] < 1.5 and together < 3
+    assert f"{gigabytes['statistics']:.2f} GB for FID and IS; with PRDC {together:.2f} GB" in page
+    extractors = json.loads((folder / "records" / "extractors-speed.json").read_text())["rows"]
+    assert all(row["ratio"] >= 1.4 and row["relative_difference"] < 1e-6 for row in extractors)
+    assert "{:.2f} and {:.2f} times as fast".format(*(row["ratio"] for row in extractors)) in page
+
+
 def test_rows_name_their_part_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "rows.json"
     monkeypatch.setattr(sys, "argv", ["evaluation", "frechet", "memory", "--json", str(file)])
