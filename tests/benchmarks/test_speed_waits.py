@@ -150,6 +150,7 @@ SMALL = {
     "DCGAN": ["--model.width=4", "--model.max_width=8"],
     "ProgressiveGAN": ["--model.channel_base=256", "--model.channel_max=8"],
     "StyleGAN": [*STYLES, "--model.mapping_layers=2"],
+    "R3GAN": ["--model.width=8", "--model.max_width=8", "--model.num_blocks=1", "--model.group_size=4"],
     **dict.fromkeys(("SNGAN", "SAGAN", "WGANGP", "BigGAN"), RESNET),
 }
 
