@@ -29,12 +29,10 @@ def sentence(message: str, request: Request, options: Iterable[str] = ()) -> str
 
 def _glued(places: Places) -> str | None:
     """About a table such as {4:7}, in which YAML sees no value, and whose keys it may take for a time of day."""
-    values = [given for _, separator, given in places.options if separator]
-    values += [option for option, separator, _ in places.options if not separator]
-    for given in values:
+    for option, given in places.given():
         if re.fullmatch(r"\{.*\}", given) and re.search(r"[{,]\s*\w+:\S", given):
             spaced = re.sub(r"\s*,\s*", ", ", re.sub(r"(?<=\w):(?=\S)", ": ", given))
-            return f"{given}{places.naming(given)} has no space behind a colon, as YAML needs: write '{spaced}'."
+            return f"{given} ({option}) has no space behind a colon, as YAML needs: write '{spaced}'."
     return None
 
 
@@ -86,10 +84,9 @@ def _unknown_class(found: re.Match[str], places: Places, options: list[str]) -> 
     name, at = found[1].rpartition(".")[2], places.naming(found[1])
     setting = re.findall(r"\w+", at.partition(" in ")[0])
     kind = class_named(_CLASSES.get(setting[-1], "")) if setting else None
-    known = class_names(kind) if kind else []
-    return (
-        f"There is no class {found[1]}{at}{did_you_mean(name, known if nearest(name, known) else class_names(), _LIST)}"
-    )
+    fitting = class_names(kind) if kind else []
+    known = fitting if nearest(name, fitting) else class_names()
+    return f"There is no class {found[1]}{at}{did_you_mean(name, known, _LIST)}"
 
 
 def _unknown_key(found: re.Match[str], places: Places, options: list[str]) -> str:

@@ -54,7 +54,7 @@ class Places:
 
     def naming(self, value: str) -> str:
         """Which setting has a value, in brackets, or nothing."""
-        for option, given in self._given():
+        for option, given in self.given():
             if given == value:
                 return f" ({option})"
         for source, content in reversed(self.configs):
@@ -79,7 +79,7 @@ class Places:
                 return option
         return group
 
-    def _given(self) -> Iterator[tuple[str, str]]:
+    def given(self) -> Iterator[tuple[str, str]]:
         """Names and values of the command line, the last one first."""
         for i, (option, separator, value) in reversed(list(enumerate(self.options))):
             if option.startswith("--"):
@@ -88,7 +88,7 @@ class Places:
 
     def _named(self, key: str) -> Iterator[tuple[Place, Any]]:
         """All places where ``key`` is a name or its last part, with the values there."""
-        for path, given in self._given():
+        for path, given in self.given():
             if key in (path, path.split(".")[-1]):
                 yield Place(path, "", self._class_at(path.rpartition(".")[0])), given
         for source, content in reversed(self.configs):
@@ -98,7 +98,7 @@ class Places:
 
     def _class_at(self, path: str) -> type | None:
         """The class that the user chose for a setting, or its default."""
-        for option, given in self._given():
+        for option, given in self.given():
             if option == path:
                 return class_named(given)
         for _, content in reversed(self.configs):

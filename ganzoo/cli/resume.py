@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganzoo import checkpoint, files
-from ganzoo.cli import rundir
+from ganzoo.cli import explain, rundir
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ def check_weights(gan: GAN, run: Path) -> None:
     try:
         gan.load_state_dict(content["state_dict"])
     except RuntimeError as error:
-        _, *reasons = (line.strip().rstrip(".") for line in str(error).splitlines())
+        first = [*str(error).splitlines()[1:], str(error)][0]  # behind torch's title, if it has one
+        reason = explain.one_line(first.strip().rstrip("."), 150)
         raise UserError(
-            f"The weights of the run {run} are not those of the changed model ({reasons[0][:150]}): leave out what "
-            f"changes its networks, or begin a new run with its weights by --init-from {run}."
+            f"The weights of the run {run} are not those of the changed model ({reason}): leave out what changes its "
+            f"networks, or begin a new run with its weights by --init-from {run}."
         ) from error
 
 
