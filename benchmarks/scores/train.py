@@ -65,52 +65,61 @@ class Run:
 
     def step(self) -> None:
         """One cycle: the turns of the discriminators, in the last of which the generator moves, too."""
-        first = self.cycle * self.method.turns
-        for number in range(first, first + self.method.turns - 1):
-            batch = self.draws.batch(number)
-            with torch.no_grad():
-                fake = self._packs(self.generator(batch.latents, record=False))
-            self._update(self.discriminator, self._grad(self._loss_d(batch, fake)[0], self.discriminator))
-        batch = self.draws.batch(first + self.method.turns - 1)
-        fake = self._packs(self.generator(batch.latents))
-        judge = self._look_ahead if self.method.unroll else self._judge
-        gradient, real_logits, fake_logits = judge(batch, fake)
-        loss = self.method.loss.generator(fake_logits, real_logits) * len(self.seeds)
-        self._update(self.generator, self._grad(loss, self.generator))
-        self._update(self.discriminator, gradient)
+        judge = self._look_ahead if self.method.unroll else self._by_graph if self.method.group else self._by_hand
+        for turn in range(self.method.turns):
+            batch, last = self.draws.batch(self.cycle * self.method.turns + turn), turn == self.method.turns - 1
+            fake = self._packs(self.generator(batch.latents, record=last))
+            gradient, slope = judge(batch, fake)
+            if last:
+                self._update(self.generator, self.generator.pull(slope.reshape(len(self.seeds), 2, -1)))
+            self._update(self.discriminator, gradient)
         self.cycle += 1
 
-    def _judge(self, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The discriminator's gradient, and the logits of real and fake packs for the generator's loss."""
-        loss, real_logits, fake_logits = self._loss_d(batch, fake)
-        gradient = self._grad(loss, self.discriminator, retain_graph=True)  # the fake's graph serves both players
-        return gradient, real_logits.detach() if self.method.loss.needs_real else None, fake_logits
+    def _by_hand(self, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """The discriminator's gradient, and that of the generator's loss in the fake packs, in one way back."""
+        copies, num = self.method.copies, fake.shape[2]
+        packs = torch.cat([batch.real, fake], dim=2).repeat(copies, 1, 1)
+        logits = self.discriminator.judge(packs).requires_grad_()
+        loss, real_logits, fake_logits = self._adversarial(*self._by_seed(logits).split(num, 1))
+        (weights,) = torch.autograd.grad(loss, logits, retain_graph=True)
+        gradient, slope = self.discriminator.pull(weights, last=num)
+        if self.method.penalty:
+            term = self.method.penalty(lambda x: self._logits(x), batch.real, fake, batch.share)
+            gradient += torch.autograd.grad(term, self.discriminator.parameters)[0]
+        (weights,) = torch.autograd.grad(self._of_generator(real_logits, fake_logits), logits)
+        slope *= weights[:, None, -num:]
+        return gradient, slope if copies == 1 else slope.view(copies, *fake.shape).sum(0)
 
-    def _look_ahead(self, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The same, but the logits are those of the discriminator some steps ahead (Metz 2017, eq. 7)."""
+    def _by_graph(self, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by autograd, for a discriminator that compares the packs of a batch."""
+        fake.requires_grad_()
+        loss, real_logits, fake_logits = self._adversarial(self._logits(batch.real), self._logits(fake))
+        (gradient,) = torch.autograd.grad(loss, self.discriminator.parameters, retain_graph=True)
+        return gradient, torch.autograd.grad(self._of_generator(real_logits, fake_logits), fake)[0]
+
+    def _look_ahead(self, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, but the generator's loss is by the discriminator some steps ahead (Metz 2017, eq. 7)."""
         adam = _Ahead(self.optimizers["d"], self.discriminator.parameters)
         parameters: Tensor = self.discriminator.parameters
+        packs = torch.cat([batch.real, fake.requires_grad_()], dim=2)
         gradient = torch.empty(0)
         for k in range(self.method.unroll):
-            loss = self._loss_d(batch, fake, parameters)[0]
+            loss = self._adversarial(*self._logits(packs, parameters).split(fake.shape[2], 1))[0]
             (ahead,) = torch.autograd.grad(loss, parameters, create_graph=True)
             gradient = ahead.detach() if k == 0 else gradient
             parameters = adam.step(parameters, ahead)
-        looks_at_real = self.method.loss.needs_real or self.method.loss.zero_sum
-        real_logits = self._logits(batch.real, parameters) if looks_at_real else None
-        return gradient, real_logits, self._logits(fake, parameters)
+        logits = self._logits(packs, parameters).split(fake.shape[2], 1)
+        return gradient, torch.autograd.grad(self._of_generator(*logits, ahead=True), fake)[0]
 
-    def _loss_d(self, batch: Batch, fake: Tensor, parameters: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum over seeds of each one's loss, and the logits of real and fake packs."""
-        real_logits, fake_logits = self._logits(batch.real, parameters), self._logits(fake, parameters)
-        loss = self.method.loss.discriminator(real_logits, fake_logits) * len(self.seeds)
-        if self.method.penalty:
-            loss = loss + self.method.penalty(lambda x: self._logits(x, parameters), batch.real, fake, batch.share)
-        return loss, real_logits, fake_logits
+    def _adversarial(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum over seeds of each discriminator's loss, and the logits again."""
+        return self.method.loss.discriminator(real_logits, fake_logits) * len(self.seeds), real_logits, fake_logits
 
-    @staticmethod
-    def _grad(loss: Tensor, network: Network, *, retain_graph: bool = False) -> Tensor:
-        return torch.autograd.grad(loss, network.parameters, retain_graph=retain_graph)[0]
+    def _of_generator(self, real_logits: Tensor, fake_logits: Tensor, *, ahead: bool = False) -> Tensor:
+        """Sum over seeds of each generator's loss; real logits depend on the generator only some steps ahead."""
+        loss = self.method.loss
+        looks_at_real = loss.needs_real or (ahead and loss.zero_sum)
+        return loss.generator(fake_logits, real_logits if looks_at_real else None) * len(self.seeds)
 
     def _update(self, network: Network, gradient: Tensor) -> None:
         network.parameters.grad = gradient
@@ -118,11 +127,12 @@ class Run:
 
     def _logits(self, packs: Tensor, parameters: Tensor | None = None) -> Tensor:
         """(S, N), or (S, N, copies) of several discriminators."""
+        return self._by_seed(self.discriminator(packs.repeat(self.method.copies, 1, 1), parameters))
+
+    def _by_seed(self, logits: Tensor) -> Tensor:
+        """(copies * S, N) to (S, N), or to (S, N, copies) of several discriminators."""
         copies = self.method.copies
-        if copies == 1:
-            return self.discriminator(packs, parameters)
-        logits = self.discriminator(packs.repeat(copies, 1, 1), parameters)
-        return logits.view(copies, len(self.seeds), -1).permute(1, 2, 0)
+        return logits if copies == 1 else logits.view(copies, len(self.seeds), -1).permute(1, 2, 0)
 
     def _packs(self, points: Tensor) -> Tensor:
         """(S, 2, P * B) to (S, 2 P, B)."""

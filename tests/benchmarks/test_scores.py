@@ -77,9 +77,8 @@ def test_a_seed_does_not_depend_on_the_stack(name: str) -> None:
 
 def test_the_loss_as_a_mean_over_the_stack_is_found() -> None:
     class Mean(Run):
-        @staticmethod
-        def _grad(loss: Tensor, network: Any, *, retain_graph: bool = False) -> Tensor:
-            return Run._grad(loss / len(SEEDS), network, retain_graph=retain_graph)
+        def _of_generator(self, *logits: Tensor, ahead: bool = False) -> Tensor:
+            return super()._of_generator(*logits, ahead=ahead) / len(SEEDS)
 
     kills(stack_is_seeds, Mean)
 
@@ -155,6 +154,68 @@ def test_a_cycle_is_goodfellows_game_on_packs(packing: int) -> None:
         assert close(run.discriminator.parameters.grad[place], gradient_d)
 
 
+def by_hand_is_by_graph(discriminator: type[StackedDiscriminator], name: str = "gan", generator: Any = None) -> None:
+    """Gradients of both players from autograd through the same fakes, in the middle of a training."""
+    method = replace(METHODS[name], penalty=None)
+    run = trained(Run(TINY, method, GRID, SEEDS), 3)
+    run.discriminator.__class__ = discriminator
+    run.generator.__class__ = generator or StackedGenerator
+    batch = run.draws.batch(run.cycle)
+    fake = run._packs(run.generator(batch.latents, record=False))
+    ours, slope = run._by_hand(batch, fake)
+    expected, expected_slope = run._by_graph(batch, fake)
+    assert close(ours, expected)
+    assert close(slope, expected_slope)
+    latents = batch.latents
+    for place in range(len(SEEDS)):
+        flat = run.generator.parameters.detach()[place].clone().requires_grad_()
+        parts = latents[place].T.split(TINY.batch)
+        points = torch.cat([naive_generator(run, place, flat, z) for z in parts]).T
+        (reference,) = torch.autograd.grad(points, flat, slope.reshape(len(SEEDS), 2, -1)[place])
+        assert close(run.generator.pull(slope.reshape(len(SEEDS), 2, -1))[place], reference)
+        run.generator(latents, record=False)  # whose gradient may be taken once
+
+
+@pytest.mark.parametrize("name", ["gan", "pacgan3", "rpgan", "wgan_gp", "d2gan"])
+def test_gradients_by_hand(name: str) -> None:
+    by_hand_is_by_graph(StackedDiscriminator, name)
+
+
+class Unweighed(StackedDiscriminator):
+    def pull(self, weights: Tensor, *, last: int) -> tuple[Tensor, Tensor]:
+        return super().pull(torch.ones_like(weights), last=last)
+
+
+class FirstPacks(StackedDiscriminator):
+    def pull(self, weights: Tensor, *, last: int) -> tuple[Tensor, Tensor]:
+        gradient, slope = super().pull(weights, last=weights.shape[1])
+        return gradient, slope[:, :, :last]
+
+
+class AllPieces(StackedDiscriminator):
+    def judge(self, packs: Tensor) -> Tensor:
+        logits = super().judge(packs)
+        for _, won in self._tape:
+            won.fill_(1)
+        return logits
+
+
+class NoReLU(StackedGenerator):
+    def __call__(self, latents: Tensor, *, record: bool = True) -> Tensor:
+        points = super().__call__(latents, record=record)
+        self._top = self._top + 1  # above zero everywhere
+        return points
+
+
+@pytest.mark.parametrize("mutant", [Unweighed, FirstPacks, AllPieces])
+def test_wrong_gradients_by_hand_are_found(mutant: type[StackedDiscriminator]) -> None:
+    kills(by_hand_is_by_graph, mutant)
+
+
+def test_a_generator_without_the_slope_of_its_relu_is_found() -> None:
+    kills(lambda generator: by_hand_is_by_graph(StackedDiscriminator, generator=generator), NoReLU)
+
+
 def test_samples_use_the_running_statistics() -> None:
     run = trained(Run(TINY, replace(METHODS["gan"], packing=2), GRID, SEEDS), 4)
     for place, flat in enumerate(run.generator.parameters.detach()):
@@ -166,11 +227,14 @@ def test_running_statistics_are_an_exponential_average() -> None:
     """Of the first layer's inputs, whose statistics are known from the latents alone."""
     generator = StackedGenerator(TINY, [0])
     weight, expected = generator.layout.split(generator.parameters.detach())[0][0], torch.zeros(6)
+    variance = torch.ones(6)
     for k in range(3):
         latents = torch.randn(1, 2, 8, generator=torch.Generator().manual_seed(k))
         generator(latents)
         expected = RETAIN * expected + (1 - RETAIN) * (weight @ latents[0]).mean(1)
+        variance = RETAIN * variance + (1 - RETAIN) * (weight @ latents[0]).var(1)
     assert close(generator.mean[0], expected)
+    assert close(generator.var[0], variance)
     before = generator.mean.clone()
     generator(torch.randn(1, 2, 8), record=False)
     assert torch.equal(generator.mean, before)
