@@ -5,7 +5,8 @@ Checked with lightning 2.6.6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as L
@@ -24,6 +25,21 @@ def count_steps_of(optimizers: Mapping[Any, LightningOptimizer], name: str, trai
         if other != name:
             optimizer._on_before_step = lambda: profiler.start("optimizer_step")
             optimizer._on_after_step = lambda: profiler.stop("optimizer_step")
+
+
+@contextmanager
+def uncounted(optimizer: LightningOptimizer) -> Iterator[None]:
+    """A step inside the block is none for Lightning."""
+    hooks = optimizer._on_before_step, optimizer._on_after_step
+    try:
+        optimizer._on_before_step = optimizer._on_after_step = _do_nothing
+        yield
+    finally:
+        optimizer._on_before_step, optimizer._on_after_step = hooks
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def adds_nothing(trainer: L.Trainer, module: L.LightningModule, base: type) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from typing import Any, NamedTuple, cast
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, cast
 
 import lightning.pytorch as L
 import torch
@@ -17,9 +17,11 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from ganzoo import internals, streams
+from ganzoo.batches import Real, joint_sizes, prepared
 from ganzoo.ema import EMA, Follower
 from ganzoo.errors import TrainingError, UserError
 from ganzoo.generator import Generator
+from ganzoo.graphs import Graphs
 from ganzoo.judging import judge, shown
 from ganzoo.latents import Latents
 from ganzoo.layers.coupling import is_separable
@@ -29,14 +31,7 @@ from ganzoo.parts import Part, PlayerName, Turn
 from ganzoo.plan import Clock, Plan
 from ganzoo.players import Player
 from ganzoo.precision import full_precision
-from ganzoo.schedules import Schedule, value_at
-
-
-class Real(NamedTuple):
-    """A prepared micro-batch of real data."""
-
-    data: Tensor
-    labels: Tensor | None
+from ganzoo.schedules import Schedule
 
 
 class Loop(L.LightningModule):
@@ -69,6 +64,8 @@ class Loop(L.LightningModule):
         self._marks: set[float] = set()
         self._may_bundle = self._is_plain = False
         self.judges_together = False  #: whether real and fake may pass the discriminator as one batch
+        self.wants_graphs = False  #: whether turns are to be recorded and replayed, from the next fit on
+        self.graphs: Graphs | None = None  #: those of this fit; none: turns run as they are written
 
     @property
     def complete(self) -> bool:
@@ -82,6 +79,8 @@ class Loop(L.LightningModule):
         many cycles as fit into a moment, and ends where a callback's mark, a stop or the step budget is reached.
         """
         internals.count_steps_of(self.player_optimizers, "generator", self.trainer)
+        if self.graphs is not None:
+            self.graphs.check()
         until = time.monotonic() + (self.step_seconds if self._may_bundle else 0.0)
         while True:
             self.cycle(dataloader_iter)
@@ -95,7 +94,7 @@ class Loop(L.LightningModule):
         needs_real = self.loss.needs_real or any(part.needs_real for part in self.tricks)
         num_batches = max(play.d, int(play.g > 0 and needs_real))
         batches = [[next(loader)[0] for _ in range(self.accumulate)] for _ in range(num_batches)]
-        sizes = self._joint_sizes(batches)
+        sizes = joint_sizes(self, batches)
         for name, player in self.players.items():
             player.set_learning_rate(self.player_optimizers[name].optimizer, clock.kimg)
         for batch, size in zip(batches[: play.d], sizes, strict=False):
@@ -117,6 +116,14 @@ class Loop(L.LightningModule):
         number = self.clock.d_turns if name == "discriminator" else self.clock.g_turns
         turn = Turn(self, name, number, self.clock.kimg)
         turn.full_precision = not torch.is_autocast_enabled(self.device.type)
+        if self.graphs is None:
+            self.update(turn, batch, size)
+        else:
+            self.graphs.take(turn, batch, size)
+
+    def update(self, turn: Turn, batch: list[Any] | None, size: int) -> None:
+        """All that a turn does, from the first hook of the parts to the last."""
+        name = turn.player
         parts = [part for part in self.tricks if name in part.players]
         opponent = self.players["generator" if name == "discriminator" else "discriminator"]
         optimizer = self.player_optimizers[name]
@@ -130,9 +137,7 @@ class Loop(L.LightningModule):
             if name == "generator":  # in the other turn the generator runs without a graph
                 stack.enter_context(opponent.frozen())
             for m in range(self.accumulate):
-                start = (m * self.trainer.world_size + self.global_rank) * micro
-                streams.seed_global(self.device, self.seed, name, number, "global", start)
-                with streams.stream(self.seed, name, number, start=start, num=micro, total=size, device=self.device):
+                with self.drawing(turn, m, size):
                     if batch is not None:
                         batch[m] = self._prepare(batch[m])
                     loss = self._loss(turn, parts, batch[m] if batch else None, micro)
@@ -144,6 +149,14 @@ class Loop(L.LightningModule):
         self._step(optimizer)
         for part in parts:
             part.after_step(turn)
+
+    def drawing(self, turn: Turn, m: int, size: int) -> AbstractContextManager[None]:
+        """A block whose random numbers are those of this rank's micro-batch ``m`` in a turn on ``size`` samples."""
+        micro = size // (self.trainer.world_size * self.accumulate)
+        start = (m * self.trainer.world_size + self.global_rank) * micro
+        streams.seed_global(self.device, self.seed, turn.player, turn.number, "global", start)
+        parts = (self.seed, turn.player, turn.number)
+        return streams.stream(*parts, start=start, num=micro, total=size, device=self.device)
 
     def _loss(self, turn: Turn, parts: list[Part], real: Real | None, micro: int) -> Tensor:
         """The player's loss on one micro-batch."""
@@ -178,8 +191,8 @@ class Loop(L.LightningModule):
             return self._add_terms(loss, turn, parts)
 
     def _add_terms(self, loss: Tensor, turn: Turn, parts: list[Part]) -> Tensor:
-        weight = value_at(self.adversarial_weight, turn.kimg)
-        total = loss if weight == 1.0 else loss * weight
+        weight = turn.value_of(self.adversarial_weight)
+        total = loss if isinstance(weight, float) and weight == 1.0 else loss * weight
         for part in parts:
             term = part(turn)
             if term is not None:
@@ -227,36 +240,7 @@ class Loop(L.LightningModule):
         return streams.randint(self.num_classes, num, purpose="label", device=self.device)
 
     def _prepare(self, batch: Any) -> Real:
-        """Data and labels as the model sees them; the datamodule says how, and plain tensors pass through."""
-        if isinstance(batch, Real):  # a generator turn looks at the last discriminator turn's batch
-            return batch
-        prepare = getattr(getattr(self.trainer, "datamodule", None), "prepare", None)
-        if prepare is not None:
-            data, labels = prepare(batch, self.device)
-        else:
-            data, labels = batch if isinstance(batch, tuple | list) else (batch, None)
-            data, labels = data.to(self.device), None if labels is None else labels.to(self.device)
-        if self.num_classes and labels is None:
-            raise UserError(
-                f"The model is conditional on {self.num_classes} classes, but the data came without labels: ask the "
-                "data for them (data.labels), or set model.num_classes to 0."
-            )
-        return Real(data, labels if self.num_classes else None)
-
-    def _joint_sizes(self, batches: list[list[Any]]) -> list[int]:
-        """Size of each joint batch of a cycle, over ranks and micro-batches; without data, of the generator's."""
-        if not batches:
-            size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
-            if size is None:
-                raise UserError("A stage without discriminator turns needs a data module that says its batch_size.")
-            return [int(size)]
-        found = [{len(b[0] if isinstance(b, tuple | list) else b) for b in batch} for batch in batches]
-        sizes = set().union(*found)
-        if len(sizes) > 1 and (not self.batch_sizes or any(len(one) > 1 for one in found)):
-            raise UserError(
-                f"One cycle was given batches of {sorted(sizes)}: have the loader drop its last, smaller one."
-            )
-        return [one.pop() * self.trainer.world_size * self.accumulate for one in found]
+        return prepared(self, batch)
 
     # ------------------------------------------------------------------ between the turns
 
@@ -313,6 +297,7 @@ class Loop(L.LightningModule):
             player.on_device()
             player.set_hyperparameters(self.player_optimizers[name].optimizer)
         self._follow()
+        self.graphs = Graphs.of(self, is_plain=self._is_plain) if self.wants_graphs else None
 
     # ------------------------------------------------------------------ optimizers
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,11 +26,15 @@ class Meter:
         self._sums: dict[str, tuple[float, int]] = {}  # sum and number of the values that are no longer kept
         self._bad: tuple[int, str, int] | None = None  # the earliest of those that was not finite
         self._count = 0
+        self._aside: list[tuple[str, Tensor]] | None = None
         self.passing: dict[str, Tensor] = {}  #: for the next row alone: what was measured at an end that may be moved
         self.scores: dict[str, tuple[int, float]] = {}  #: the last score of each name, and at how many images
 
     def add(self, name: str, value: Tensor, turn: int) -> None:
         """Keep a scalar tensor under ``name``; ``turn`` is the number of the turn that it belongs to."""
+        if self._aside is not None:
+            self._aside.append((name, value))
+            return
         turns = self._turns.setdefault(name, [])
         if len(turns) >= self.limit:
             self._fold(name)
@@ -36,6 +42,15 @@ class Meter:
         self._fresh.setdefault(name, []).append(value)
         turns.append((self._count, turn))
         self._count += 1
+
+    @contextmanager
+    def aside(self) -> Iterator[list[tuple[str, Tensor]]]:
+        """What is added inside the block is not kept, but given back by name, in order."""
+        self._aside = []
+        try:
+            yield self._aside
+        finally:
+            self._aside = None
 
     def score(self, name: str, value: float, clock: Clock, *, passing: bool = False) -> None:
         """Keep a score of the weights as they are now, in place of an older one: a row has no mean of scores.

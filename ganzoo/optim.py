@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ganzoo.config import Configurable
 from ganzoo.errors import UserError
@@ -80,6 +81,25 @@ class SGD(Optimizer):
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, self.lr, self.momentum)
+
+
+def can_be_recorded(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether torch has a form of its step that a graph may hold: that of the fused Adam."""
+    return all(group.get("fused") and "capturable" in group for group in optimizer.param_groups)
+
+
+@contextmanager
+def rates_in_tensors(optimizer: torch.optim.Optimizer, rates: Sequence[Tensor]) -> Iterator[None]:
+    """Inside the block a step reads the learning rates of its groups from tensors, and torch lets it be recorded."""
+    groups = optimizer.param_groups
+    before = [(group["lr"], group["capturable"]) for group in groups]
+    try:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"], group["capturable"] = rate, True
+        yield
+    finally:
+        for group, (rate_before, capturable) in zip(groups, before, strict=True):
+            group["lr"], group["capturable"] = rate_before, capturable
 
 
 class _Adam(torch.optim.Adam):

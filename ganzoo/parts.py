@@ -8,7 +8,7 @@ auxiliary heads all use the hooks below.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -55,6 +55,14 @@ class Turn:
     #: Tensors that stand for parameters in this turn's passes through the discriminator, the loop's own included.
     stand_ins: dict[nn.Parameter, Tensor] = field(default_factory=dict)
     logs: dict[str, Tensor] = field(default_factory=dict)  #: scalars to log under their name, detached
+    #: Where the turn is recorded as a graph: ``factor`` times what a schedule says, in a tensor that follows the time.
+    scheduled: Callable[[Schedule, float], Tensor] | None = None
+
+    def value_of(self, value: float | Schedule, factor: float = 1.0) -> float | Tensor:
+        """``factor`` times a number, or what a schedule says now: a float32 scalar where the turn is recorded."""
+        if self.scheduled is not None and isinstance(value, Schedule):
+            return self.scheduled(value, factor)
+        return value_at(value, self.kimg) * factor
 
     def discriminate(self, data: Tensor, labels: Tensor | None = None, network: nn.Module | None = None) -> Tensor:
         """Logits of the discriminator, or of another ``network``, in float32, outside of autocast."""
@@ -91,6 +99,11 @@ class Part(Configurable, nn.Module):
     owner: PlayerName = "discriminator"
     needs_real = False  #: whether its hooks look at real data in turns of the generator, so that each has some
     num_discriminators = 0  #: how many discriminators it puts beside the model's; ``logits`` stacks theirs behind
+    #: Whether turns with one :meth:`graph_key` do the same operations on the same tensors, so that one of them can be
+    #: recorded and replayed for the others: the hooks keep nothing in Python that a later turn looks at, change their
+    #: tensors in place, ask for no value of a tensor, and read schedules through :meth:`Turn.value_of`. It holds for
+    #: the class that says it, and not for its heirs.
+    capturable = False
 
     def rebuild(self, gan: GAN) -> None:
         """Once, before optimizers and the average are made: change layers of the networks, or replace a network.
@@ -144,6 +157,10 @@ class Part(Configurable, nn.Module):
     def after_step(self, turn: Turn) -> None:
         """After the optimizer's step."""
 
+    def graph_key(self, turn: Turn) -> Hashable:
+        """Before a turn: what Python will decide in it, such as whether a term is due."""
+        return None
+
     def facts(self) -> dict[str, float]:
         """What the log's rows and the progress say about it as it is now, by the name in the log."""
         return {}
@@ -172,12 +189,15 @@ class Penalty(Part):
         """Whether the penalty applies in this turn."""
         return turn.number % self.every == 0
 
+    def graph_key(self, turn: Turn) -> Hashable:
+        return self.due(turn)
+
     def forward(self, turn: Turn) -> Tensor | None:
         if not self.due(turn):
             return None
         value = self.value(turn)
         turn.logs[f"penalty/{self.log_name}"] = value.detach()
-        return value * (value_at(self.weight, turn.kimg) * self.every)
+        return value * turn.value_of(self.weight, self.every)
 
     def value(self, turn: Turn) -> Tensor:
         """The penalty before its weight, a float32 scalar."""

@@ -8,6 +8,7 @@ Inside :func:`stream`, the functions :func:`randn`, :func:`rand` and :func:`rand
 Inside :func:`numbered` they draw for numbered samples, each from generators of its own.
 Inside :func:`kept` they draw once for each purpose, and get the same again.
 Outside of these they draw from torch's global generator.
+Inside :func:`made_by` all streams are of another kind, which may note what is drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +49,12 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
 
 
 def seed_global(device: torch.device, *parts: int | str) -> None:
-    """Seed the generators that foreign code draws from (``torch.manual_seed`` costs 100 times as much)."""
+    """Seed the generators that foreign code draws from (``torch.manual_seed`` costs 100 times as much).
+
+    Inside :func:`made_by` they are left alone: what notes keyed draws has no place for others.
+    """
+    if _kind is not Stream:
+        return
     torch.default_generator.manual_seed(key(*parts))
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(key(*parts))
@@ -66,7 +73,7 @@ class Stream:
     num: int
     total: int
     device: torch.device
-    generators: dict[str, torch.Generator] = field(default_factory=dict)
+    generators: dict[str, Any] = field(default_factory=dict)  #: by purpose; each has ``clone_state``
 
     def draw(self, draw: Draw, num: int, shape: tuple[int, ...], purpose: str) -> Tensor:
         """The rows of this process, drawn on the device.
@@ -108,16 +115,32 @@ class Numbered(Stream):
         name = f"{number}/{purpose}"
         if name not in self.generators:
             self.generators[name] = generator(*self.parts, number, purpose)
-        return self.generators[name]
+        found: torch.Generator = self.generators[name]
+        return found
 
+
+#: Makes a stream of the arguments of :class:`Stream`.
+Kind = Callable[[tuple[int | str, ...], int, int, int, torch.device], Stream]
 
 _current: Stream | None = None
+_kind: Kind = Stream
+
+
+@contextmanager
+def made_by(kind: Kind) -> Iterator[None]:
+    """Streams that are opened inside the block are of this kind; they draw what others would."""
+    global _kind
+    outer, _kind = _kind, kind
+    try:
+        yield
+    finally:
+        _kind = outer
 
 
 @contextmanager
 def stream(*parts: int | str, start: int, num: int, total: int, device: torch.device) -> Iterator[None]:
     """Draws inside the block belong to the ``num`` rows from ``start`` of a joint batch of ``total`` rows."""
-    with _within(Stream(parts, start, num, total, device)):
+    with _within(_kind(parts, start, num, total, device)):
         yield
 
 
@@ -199,14 +222,14 @@ def thinned(step: int, purpose: str) -> Iterator[None]:
 class Mark:
     """Where keyed and global random numbers stood at one moment."""
 
-    keyed: dict[str, torch.Generator]
+    keyed: dict[str, Any]
     foreign: list[tuple[torch.Generator, Tensor]]
 
 
 def mark() -> Mark:
-    """Where this turn's random numbers stand now."""
-    foreign = [torch.default_generator]
-    if _current is not None and _current.device.type == "cuda":
+    """Where this turn's random numbers stand now. Inside :func:`made_by` foreign ones are not looked at."""
+    foreign = [torch.default_generator] if _kind is Stream else []
+    if foreign and _current is not None and _current.device.type == "cuda":
         foreign.append(torch.cuda.default_generators[_current.device.index or 0])
     return Mark(
         {purpose: g.clone_state() for purpose, g in (_current.generators if _current else {}).items()},

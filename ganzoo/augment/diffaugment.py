@@ -22,6 +22,8 @@ CUT = 1 / 2  #: side of the cutout, as a share of the image's side
 class DiffAugment(Augmentation):
     """Random color, translation and cutout of each image that the discriminator sees (Zhao 2020)."""
 
+    capturable = True
+
     def __init__(self, policy: list[Policy] = ["color", "translation", "cutout"]) -> None:  # noqa: B006  never changed
         """
         Args:

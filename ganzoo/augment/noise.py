@@ -20,6 +20,8 @@ from ganzoo.schedules import Schedule, value_at
 class InstanceNoise(Augmentation):
     """Gaussian noise on everything that the discriminator sees, real and fake (Sonderby 2017; Arjovsky 2017)."""
 
+    capturable = True
+
     def __init__(self, std: float | Schedule = 0.1) -> None:
         """
         Args:
@@ -29,6 +31,7 @@ class InstanceNoise(Augmentation):
         if not isinstance(std, Schedule | Mapping) and not std >= 0:
             raise UserError(f"The std of InstanceNoise was {std}, but a standard deviation is 0 or more.")
         self.std = build(std)
+        self.capturable = not isinstance(self.std, Schedule)  # at 0 nothing is drawn, which is another turn
 
     def augment(self, data: Tensor, kimg: float = 0.0) -> Tensor:
         """Data of any shape (N, ...) plus noise of variance std^2; ``data`` itself once the schedule is at 0."""

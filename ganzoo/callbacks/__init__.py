@@ -2,10 +2,20 @@
 
 from ganzoo.callbacks.checkpoint import Checkpoint
 from ganzoo.callbacks.evaluate import Evaluate
+from ganzoo.callbacks.graphs import CaptureGraphs
 from ganzoo.callbacks.log import Log
 from ganzoo.callbacks.memory import explain_out_of_memory
 from ganzoo.callbacks.progress import Progress
 from ganzoo.callbacks.samples import Samples
 from ganzoo.callbacks.stop import GracefulStop
 
-__all__ = ["Checkpoint", "Evaluate", "GracefulStop", "Log", "Progress", "Samples", "explain_out_of_memory"]
+__all__ = [
+    "CaptureGraphs",
+    "Checkpoint",
+    "Evaluate",
+    "GracefulStop",
+    "Log",
+    "Progress",
+    "Samples",
+    "explain_out_of_memory",
+]

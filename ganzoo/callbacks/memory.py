@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ganzoo.loop import Real
+from ganzoo.batches import Real
 from ganzoo.parts import PlayerName, Turn
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ The classic failures look alike in the losses, which are no distance to anything
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class Signals(Part):
     Per rank, then averaged. It draws no random numbers and changes nothing: the run is the same without it.
     """
 
+    capturable = True
+
     def __init__(self, every: int = 10) -> None:
         """
         Args:
@@ -39,6 +41,9 @@ class Signals(Part):
         if every < 1:
             raise UserError(f"Signals on every {every} turns were asked for; every must be 1 or more.")
         self.every = every
+
+    def graph_key(self, turn: Turn) -> Hashable:
+        return turn.number % self.every == 0
 
     def forward(self, turn: Turn) -> Tensor | None:
         if turn.number % self.every or turn.fake_logits is None:

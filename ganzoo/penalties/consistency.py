@@ -18,7 +18,7 @@ from ganzoo.config import build
 from ganzoo.errors import UserError
 from ganzoo.parts import Penalty, PlayerName, Turn
 from ganzoo.replay import Snapshot, untouched
-from ganzoo.schedules import Schedule, value_at
+from ganzoo.schedules import Schedule
 
 
 class _Augmented(Penalty):
@@ -87,6 +87,8 @@ class _Augmented(Penalty):
 class Consistency(_Augmented):
     """weight E|D(x) - D(T(x))|^2 on real data, with a random shift and flip T (CR-GAN, Zhang 2020, alg. 1)."""
 
+    capturable = True
+
     def __init__(
         self,
         weight: float | Schedule = 10.0,
@@ -112,6 +114,8 @@ class Consistency(_Augmented):
 
 class BalancedConsistency(_Augmented):
     """weight E|D(x) - D(T(x))|^2 on real data and on fakes, each with its weight (bCR-GAN, Zhao 2020, alg. 1)."""
+
+    capturable = True
 
     def __init__(
         self,
@@ -149,6 +153,8 @@ class LatentConsistency(Penalty):
     -generator_weight E|G(z) - G(z + dz)|^2, with dz ~ N(0, sigma^2 I). The second has no lower bound where the
     generator's output has none, as for points. Noise inside of the generator differs between its two passes.
     """
+
+    capturable = True
 
     def __init__(
         self,
@@ -252,7 +258,7 @@ def _judged(turn: Turn, data: Tensor, labels: Tensor | None, moment: Snapshot | 
 def _term(penalty: Penalty, turn: Turn, suffix: str, value: Tensor, weight: float | Schedule) -> Tensor:
     """One of several terms of a penalty, logged before its weight."""
     turn.logs[f"penalty/{penalty.log_name}{suffix}"] = value.detach()
-    return value * (value_at(weight, turn.kimg) * penalty.every)
+    return value * turn.value_of(weight, penalty.every)
 
 
 def _checked(penalty: Penalty, weight: float | Schedule) -> float | Schedule:

@@ -12,6 +12,7 @@ class Drift(Penalty):
     """weight E[D(x)^2] at real data: a Wasserstein critic's outputs, which no loss ties down, stay near zero."""
 
     players: tuple[PlayerName, ...] = ("discriminator",)
+    capturable = True
 
     def __init__(self, weight: float | Schedule = 1e-3, *, fake: bool = False, every: int = 1) -> None:
         """

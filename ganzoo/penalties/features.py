@@ -33,6 +33,7 @@ class FeatureMatching(Penalty):
 
     players: tuple[PlayerName, ...] = ("generator",)
     needs_real = True
+    capturable = True
 
     def __init__(
         self, weight: float | Schedule = 1.0, *, layer: str | None = None, alone: bool = False, every: int = 1

@@ -114,6 +114,8 @@ class _AtJudgedPoints(_SquaredGradient):
 class R1(_AtJudgedPoints):
     """gamma/2 E|grad D(x)|^2 at real data (Mescheder 2018, eq. 9)."""
 
+    capturable = True
+
     def before_turn(self, turn: Turn) -> None:
         turn.track_real |= self.prepare(turn)
 
@@ -123,6 +125,8 @@ class R1(_AtJudgedPoints):
 
 class R2(_AtJudgedPoints):
     """gamma/2 E|grad D(x)|^2 at fakes (Mescheder 2018, eq. 10)."""
+
+    capturable = True
 
     def before_turn(self, turn: Turn) -> None:
         turn.track_fake |= self.prepare(turn)
@@ -135,6 +139,7 @@ class ZeroCenteredGradientPenalty(_SquaredGradient):
     """gamma/2 E|grad D(x)|^2 on lines between real and fake (Thanh-Tung 2019; its lambda is gamma/2)."""
 
     log_name = "zero_centered"
+    capturable = True
 
     def value(self, turn: Turn) -> Tensor:
         return self.half_square(self.gradient(turn, between(turn), turn.real_labels))
@@ -162,6 +167,7 @@ class WassersteinGradientPenalty(_NormPenalty):
     """weight E(|grad D(x)| - 1)^2 on lines between real and fake (WGAN-GP, Gulrajani 2017, eq. 3)."""
 
     log_name = "wgan_gp"
+    capturable = True
 
     def __init__(
         self,
@@ -194,6 +200,8 @@ class DRAGAN(_NormPenalty):
     for each value, and goes a uniform share of the way there, one for each sample. That standard deviation is of all
     values of the batch, joint over devices; with gradient accumulation each micro-batch has its own.
     """
+
+    capturable = True
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ class LeCam(Penalty):
 
     players: tuple[PlayerName, ...] = ("discriminator",)
     log_name = "lecam"
+    capturable = True
     real_anchor: Tensor
     fake_anchor: Tensor
     ready: Tensor

@@ -48,6 +48,7 @@ class PathLength(Penalty):
 
     players: tuple[PlayerName, ...] = ("generator",)
     owner: PlayerName = "generator"
+    capturable = True
     mean: Tensor
     num_turns: Tensor
 

@@ -28,6 +28,8 @@ class OrthogonalRegularization(Penalty):
     each of them cannot have.
     """
 
+    capturable = True
+
     def __init__(
         self,
         weight: float | Schedule = 1e-4,
@@ -71,6 +73,8 @@ class HistoricalAveraging(Penalty):
     constant: no gradient flows into it. So the penalty is zero in the first two turns.
     """
 
+    capturable = True
+
     mean: Tensor
     count: Tensor
 
@@ -107,6 +111,7 @@ class WeightClipping(Part):
     """
 
     players: tuple[PlayerName, ...] = ("discriminator",)
+    capturable = True
 
     def __init__(self, bound: float = 0.01) -> None:
         """

@@ -18,7 +18,7 @@ from ganzoo.layers.trace import features_of
 from ganzoo.parts import Part, Turn
 from ganzoo.precision import full_precision
 from ganzoo.replay import Snapshot, eager, is_compiled, untouched
-from ganzoo.schedules import Schedule, value_at
+from ganzoo.schedules import Schedule
 from ganzoo.tricks.networks import features_tell_labels, last_input
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class AuxiliaryClassifier(Part):
     data and on fakes in the discriminator's turn, on fakes in the generator's. By itself the discriminator sees no
     labels, as in the paper. Name it behind the parts that change the discriminator's layers.
     """
+
+    capturable = True
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class AuxiliaryClassifier(Part):
                 loss = loss + self._cross_entropy(turn, "fake", *fake)
             weight = self.weight
         self._passes.clear()
-        return loss * value_at(weight, turn.kimg)
+        return loss * turn.value_of(weight)
 
     def after_backward(self, turn: Turn) -> None:
         self._hooks.close()

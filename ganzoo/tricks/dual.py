@@ -24,6 +24,7 @@ class DualDiscriminator(Part):
     """
 
     num_discriminators = 1
+    capturable = True
     network: nn.Module
 
     def rebuild(self, gan: GAN) -> None:

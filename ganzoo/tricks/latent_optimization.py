@@ -15,7 +15,7 @@ from ganzoo.latents import Normal
 from ganzoo.parts import Part, Turn
 from ganzoo.precision import full_precision
 from ganzoo.replay import eager, untouched
-from ganzoo.schedules import Schedule, value_at
+from ganzoo.schedules import Schedule
 
 if TYPE_CHECKING:
     from ganzoo.gan import GAN
@@ -30,6 +30,8 @@ class LatentOptimization(Part):
     through both networks, in float32, which moves none of their statistics; with batch normalization the steps of a
     batch depend on each other.
     """
+
+    capturable = True
 
     def __init__(self, alpha: float | Schedule = 0.1, *, bound: float | None = 1.0) -> None:
         """
@@ -52,7 +54,7 @@ class LatentOptimization(Part):
 
     def drawn(self, turn: Turn, latents: Tensor) -> Tensor:
         with full_precision(turn.gan.device):
-            moved = latents + value_at(self.alpha, turn.kimg) * self.slope(turn, latents)
+            moved = latents + turn.value_of(self.alpha) * self.slope(turn, latents)
             return moved if self.bound is None else moved.clamp(-self.bound, self.bound)
 
     def slope(self, turn: Turn, latents: Tensor) -> Tensor:

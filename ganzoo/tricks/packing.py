@@ -32,6 +32,8 @@ class Packing(Part):
     packs, and WGAN-GP asks for the norm 1 of a pack. Fakes are chosen, compared and averaged as packs, too.
     """
 
+    capturable = True
+
     def __init__(self, degree: int = 2) -> None:
         """
         Args:
