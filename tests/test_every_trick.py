@@ -1,4 +1,4 @@
-"""Every loss, penalty and part in one option of the command line, on images and on points.
+"""Every loss, penalty and part in one option of the command line, on images, on points, and on styles.
 
 It trains, or is refused in one sentence that says why and what to use instead; then that is tried.
 """
@@ -17,11 +17,20 @@ from ganzoo.cli import arguments, listing
 from ganzoo.cli.parser import FitCLI
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
+from ganzoo.parts import Penalty
 from tests.common import flat, quiet_trainer
 
+_STYLES = (
+    "--model StyleGAN --model.channel_base 32 --model.channel_max 8 --model.latent_dim 4 --model.style_dim 8 "
+    "--model.mapping_layers 1 --model.label_layers 1 --data Digits --data.image_size 8 --data.batch_size 16"
+)
+#: "grown" is at 4x4 in its first turns, and in the next ones 8x8 has a share of a half; it has classes.
 MODELS = {
     "images": "--model DCGAN --model.width 4 --data Digits --data.image_size 8 --data.batch_size 16",
     "points": "--model MLPGAN --model.hidden 8 --data Ring --data.batch_size 16",
+    "styles": _STYLES,
+    "grown": f"{_STYLES} --data.labels true --model.growth Growing --model.growth.stabilize_kimg 0.008 "
+    "--model.growth.fade_kimg 0.016",
 }
 HOW = {"losses": "--model.loss", "penalties": "--model.penalties+=", "parts": "--model.parts+="}
 
@@ -47,7 +56,7 @@ class Refused:
     instead: str | None = None
 
 
-_TWO = "--model.loss D2GAN --model.parts+=DualDiscriminator"
+_TWO = "--model.loss D2GAN --model.parts+=DualDiscriminator --model.penalties []"
 REFUSED: dict[tuple[str, str], Refused] = {
     **{
         (kind, name): refused
@@ -60,8 +69,36 @@ REFUSED: dict[tuple[str, str], Refused] = {
                 "--data.labels true --model.parts+=AuxiliaryClassifier",
             ),
             "Growing": Refused(("one level of both networks after the other", "no levels", "ProgressiveGAN")),
-            "PathLength": Refused(("between a mapping and a synthesis network", "not have", "a style-based generator")),
         }.items()
+        if (kind, name) not in (("grown", "AuxiliaryClassifier"), ("grown", "Growing"))
+    },
+    **{
+        (kind, "PathLength"): Refused(
+            ("between a mapping and a synthesis network", "not have", "a style-based generator")
+        )
+        for kind in ("images", "points")
+    },
+    **{
+        (kind, name): refused
+        for kind, networks in (("styles", "StyleGAN"), ("grown", "GrowingStyleGAN"))
+        for name, refused in {
+            "EqualizedLearningRate": Refused((f"{networks}Generator", "constants of their own", "leave it out")),
+            "PixelNorm": Refused(("takes the place of the generator's normalization", "has none", "choose another")),
+            "SelfAttention": Refused(
+                ("at resolution 32", f"{networks}Generator have resolution 4, 8", "choose one of these"),
+                "--model.parts+=SelfAttention --model.parts.resolution 4",
+            ),
+            "VirtualBatchNorm": Refused(("takes the place of batch normalization", "has none", "leave it out")),
+        }.items()
+    },
+    ("grown", "Growing"): Refused(("Growing twice", "one plan", "leave it out of parts")),
+    ("grown", "Packing"): Refused(("joins samples of several classes", "num_classes to 0", "leave Packing out")),
+    **{
+        ("grown", name): Refused(
+            (f"{name} was to shift images of 4x4 by up to 4 pixels", "give fewer"),
+            f"--model.penalties+={name} --model.penalties.shift 1",
+        )
+        for name in ("Consistency", "BalancedConsistency")
     },
     ("images", "SelfAttention"): Refused(
         ("at resolution 32", "DCGANGenerator have resolution 4", "choose one of these"),
@@ -92,9 +129,11 @@ REFUSED: dict[tuple[str, str], Refused] = {
 
 #: What is accepted with a warning: its words.
 WARNED = {
-    ("images", "WeightClipping"): ("Wasserstein critic", "NonSaturating", "set loss to Wasserstein"),
-    ("points", "WeightClipping"): ("Wasserstein critic", "NonSaturating", "set loss to Wasserstein"),
-    ("points", "LatentOptimization"): ("clips latents", "normal", "set latents to Uniform"),
+    **{(kind, "WeightClipping"): ("Wasserstein critic", "NonSaturating", "set loss to Wasserstein") for kind in MODELS},
+    **{
+        (kind, "LatentOptimization"): ("clips latents", "normal", "set latents to Uniform")
+        for kind in ("points", "styles", "grown")
+    },
 }
 
 #: With its defaults, what trains two cycles as without it, and why.
@@ -105,6 +144,7 @@ LATER = {
     "ADA": "p starts at 0",
     "APA": "p starts at 0",
     "HistoricalAveraging": "it is zero in two turns",
+    "PathLength": "its first turn only measures",
 }
 
 
@@ -174,6 +214,21 @@ def test_one_option_adds_it(kind: str, name: str) -> None:
     networks = torch.cat([flat(gan.generator), flat(gan.discriminator)])
     same = networks.shape == plain(kind).shape and torch.equal(networks, plain(kind))
     assert same == (name in LATER)
+
+
+def test_what_is_added_leaves_the_model_s_own_defaults() -> None:
+    """With nothing else said of them, and where only the last one is changed."""
+
+    def penalties(options: str) -> list[tuple[str, object]]:
+        return [(type(p).__name__, p.weight) for p in parsed("styles", options).model.tricks if isinstance(p, Penalty)]
+
+    own = [("R1", 10.0), ("PathLength", 2.0)]
+    assert penalties("") == own
+    assert penalties("--model.parts+=ADA") == own
+    added = "--model.penalties+=R2 --model.penalties.gamma 3 --model.penalties+=Drift"
+    assert penalties(added) == [*own, ("R2", 3.0), ("Drift", 0.001)]
+    assert penalties("--model.penalties.weight 0.5") == [("R1", 10.0), ("PathLength", 0.5)]
+    assert penalties("--model.penalties [] --model.penalties+=Drift") == [("Drift", 0.001)]
 
 
 @pytest.mark.parametrize(("kind", "name"), [key for key, refused in REFUSED.items() if refused.instead])

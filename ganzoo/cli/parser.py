@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import pkgutil
 import re
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ganzoo import callbacks
@@ -46,14 +48,38 @@ class ParseError(argparse.ArgumentError):
 
 
 class Parser(LightningArgumentParser):
-    """Raises what it cannot accept instead of printing a page."""
+    """Raises what it cannot accept instead of printing a page.
+
+    Options of a class are handed to a parser of its own; there two things are mended. null comes as Python writes it.
+    And of a list of which nothing was said before, the class's default would be lost to what is appended to it.
+    """
 
     def parse_args(  # type: ignore[override]  # argparse has overloads, of which jsonargparse has one
-        self, args: Sequence[str] | None = None, *rest: Any, **options: Any
+        self, args: Sequence[str] | None = None, namespace: Any = None, **options: Any
     ) -> Any:
-        """An option of a part in a part is handed to a parser of its own, with null written as Python does: undone."""
         args = None if args is None else [re.sub("=None$", "=null", arg) for arg in args]
-        return super().parse_args(args, *rest, **options)
+        changed = [found[1] for arg in args or [] if (found := re.match(r"--(\w+)\.", arg))]
+        return super().parse_args(args, self._with_lists(namespace, changed), **options)
+
+    def parse_object(self, obj: Any, namespace: Any = None, **options: Any) -> Any:
+        """What is appended comes as ``{"penalties+": ...}``."""
+        appended = [key[:-1] for key in obj.keys() if key.endswith("+")]  # noqa: SIM118  no dict
+        return super().parse_object(obj, self._with_lists(namespace, appended), **options)
+
+    def _with_lists(self, namespace: Any, names: list[str]) -> Any:
+        """What was said before, with the defaults of those of these options that are lists."""
+        missing = {
+            action.dest: action.default
+            for action in self._actions
+            if action.dest in names and isinstance(action.default, list) and action.default
+            if namespace is None or action.dest not in namespace
+        }
+        if not missing:
+            return namespace
+        before = dict_to_namespace(copy.deepcopy(missing))
+        if namespace is not None:
+            before.update(namespace)
+        return before
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ParseError(message) from ex

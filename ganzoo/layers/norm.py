@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ganzoo.layers.equalized import EqualizedConv2d, EqualizedLinear
 from ganzoo.layers.spectral import is_spectral, spectral_norm
 from ganzoo.layers.surgery import WEIGHTED
 from ganzoo.precision import at_least_float32
@@ -35,10 +36,15 @@ def normalize_weights(name: NormName, network: nn.Module) -> None:
 
 
 def normalize_all(network: nn.Module) -> None:
-    """Spectral normalization of all linear, convolutional and embedding layers that have none yet."""
+    """Spectral normalization of all linear, convolutional and embedding layers that have none yet.
+
+    It takes the place of the constant of an equalized learning rate, which would make each layer's norm as small.
+    """
     for layer in [m for m in network.modules() if isinstance(m, (*WEIGHTED, nn.Embedding))]:
         if not is_spectral(layer):
             spectral_norm(layer)
+            if isinstance(layer, EqualizedConv2d | EqualizedLinear):
+                layer.scales = 1.0, layer.scales[1]
 
 
 class PixelNormLayer(nn.Module):

@@ -167,6 +167,7 @@ class StyleGANGenerator(Generator):
     def __init__(self, mapping: MappingNetwork, synthesis: SynthesisNetwork) -> None:
         super().__init__()
         self.mapping, self.synthesis, self.latent_dim = mapping, synthesis, mapping.latent_dim
+        self.feature_maps = tuple(f"synthesis.blocks.{i}.conv" for i in range(len(synthesis.blocks)))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         images: Tensor = self.synthesis(self.mapping(latents, labels))
@@ -184,6 +185,8 @@ class StyleGANGenerator(Generator):
 
 class StyleGANDiscriminator(nn.Module):
     """Images (N, channels, H, W) and labels to logits (N,)."""
+
+    above, alpha = 0, 1.0  #: how many blocks are left out, and the share of the next one's features, where it grows
 
     def __init__(
         self,
@@ -206,6 +209,7 @@ class StyleGANDiscriminator(nn.Module):
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(a, b, options, residual=architecture == "residual") for a, b in pairwise(widths)
         )
+        self.feature_maps = tuple(f"blocks.{i}" for i in range(len(self.blocks)))  #: behind which layers may be put
         self.statistics = MinibatchStdDevLayer(group) if group else nn.Identity()
         self.conv = EqualizedConv2d(last + (1 if group else 0), last, 3, gain=GAIN, equalize=equalize)
         self.hidden = EqualizedLinear(last * math.prod(base), last, gain=GAIN, equalize=equalize)
@@ -223,12 +227,13 @@ class StyleGANDiscriminator(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Images to (N, widths[-1], h, w), what the last layers see."""
-        x = activate(self.stem(images), self.clamp)
-        for i, block in enumerate(self.blocks):
-            x = block(x)  # (N, widths[i + 1], H, W)
-            if len(self.stems):
+        first, *stems = [self.stem, *self.stems][self.above :]
+        x, share = activate(first(images), self.clamp), self.alpha
+        for i, block in enumerate(self.blocks[self.above :]):
+            x = block(x)  # (N, widths[above + i + 1], H, W)
+            if stems:
                 images = downsample(images)
-                x = x + activate(self.stems[i](images), self.clamp)
+                x, share = torch.add(activate(stems[i](images), self.clamp), x, alpha=share), 1.0
         return x
 
 
@@ -267,21 +272,12 @@ class GrowingStyleGANDiscriminator(Growable, StyleGANDiscriminator):
         super().__init__(len(widths), base, widths, *arguments, **options)
         self.first_resolution = base[0]
 
-    @property
-    def above(self) -> int:
-        """How many levels are not in use."""
-        return self.num_levels - 1 - self.level
+    def set_level(self, level: int, alpha: float = 1.0) -> None:
+        super().set_level(level, alpha)
+        self.above = self.num_levels - 1 - level
 
     def features(self, images: Tensor) -> Tensor:
-        if not self.training:
-            images = pooled(images, images.shape[-1] // self.resolution)
-        first, *stems = [self.stem, *self.stems][self.above :]
-        x, share = activate(first(images), self.clamp), self.alpha
-        for stem, block in zip(stems, self.blocks[self.above :], strict=True):
-            images = downsample(images)
-            x = torch.add(activate(stem(images), self.clamp), block(x), alpha=share)  # (N, widths[i + 1], H, W)
-            share = 1.0
-        return x
+        return super().features(images if self.training else pooled(images, images.shape[-1] // self.resolution))
 
     def dormant(self) -> list[nn.Parameter]:
         unused = [*[self.stem, *self.stems][: self.above], *self.blocks[: self.above]]
@@ -292,6 +288,7 @@ class _MeanStyle(Part):
     """Has the mean style of the generator follow, once per turn, the mean over the joint batch."""
 
     players: tuple[PlayerName, ...] = ("generator",)
+    capturable = True
 
     def __init__(self, decay: float) -> None:
         super().__init__()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ganzoo.errors import UserError
 from ganzoo.layers.attention import SelfAttentionLayer
@@ -49,17 +49,29 @@ class SelfAttention(Part):
             layer = SelfAttentionLayer(channels, pool=self.pool)
             if any(is_spectral(module) for module in network.modules()):
                 normalize_all(layer)
-            replace(network, name, nn.Sequential(network.get_submodule(name), layer))
+            replace(network, name, _Followed(network.get_submodule(name), layer))
+
+
+class _Followed(nn.Sequential):
+    """A module, which may take more than its input, and what comes behind it."""
+
+    def forward(self, x: Tensor, *more: Any) -> Tensor:
+        output: Tensor = self[1](self[0](x, *more))
+        return output
 
 
 def _feature_maps(network: nn.Module, made: list[Call]) -> dict[int, tuple[str, int]]:
-    """By resolution: the module that gives the last feature map of it before the last weighted layer, its channels."""
+    """By resolution: the module that gives the last feature map of it before the last weighted layer, its channels.
+
+    A network in which images and features pass side by side says itself which modules give ``feature_maps``.
+    """
     weighted = weighted_layers(network)
     last = max((place for place, call in enumerate(made) if call.name in weighted), default=0)
     names = [call.name for call in made]
+    allowed = getattr(network, "feature_maps", names)
     places: dict[int, tuple[str, int]] = {}
     for call in made[:last]:
-        if len(call.outputs) == 4 and call.outputs[2] > 1 and names.count(call.name) == 1:
+        if len(call.outputs) == 4 and call.outputs[2] > 1 and call.name in allowed and names.count(call.name) == 1:
             places[call.outputs[2]] = call.name, call.outputs[1]
     return places
 

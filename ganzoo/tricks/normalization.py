@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ganzoo.errors import UserError
-from ganzoo.layers.equalized import equalized
+from ganzoo.layers.equalized import EqualizedConv2d, EqualizedLinear, equalized
 from ganzoo.layers.norm import PixelNormLayer, normalize_all
 from ganzoo.layers.surgery import last_layer, plain, replace, weighted_layers
 from ganzoo.layers.virtual_batch_norm import ReferenceBatch, VirtualBatchNormLayer, virtual
@@ -133,5 +133,10 @@ class EqualizedLearningRate(Part):
         for network in networks(gan, self.player):
             last = last_layer(network)
             for name, layer in weighted_layers(network).items():
+                if isinstance(layer, EqualizedConv2d | EqualizedLinear):
+                    raise UserError(
+                        f"EqualizedLearningRate was given {type(network).__name__}, whose layers have such constants "
+                        "of their own: leave it out."
+                    )
                 plain(layer, "EqualizedLearningRate")
                 equalized(layer, 1.0 if name == last else 2**0.5)
