@@ -104,6 +104,7 @@ class Graphs:
     def __init__(self, gan: Loop, recorder: Recorder) -> None:
         self.gan, self.recorder = gan, recorder
         self.num_turns = self.num_replayed = 0
+        self.stopped_for: str | None = None  #: why turns run as usual after all
         self._graphs: dict[Kind, _Graph] = {}
         self._warm: dict[Kind, tuple[int, Tape]] = {}  # how many ran as usual, and the numbers of the last one
         self._references: dict[PlayerName, Hashable] = {}  # of the graphs of a player
@@ -116,7 +117,7 @@ class Graphs:
             gan: The model in a fit.
             is_plain: Whether Lightning has no part in backward passes and steps.
         """
-        why_not = _why_not(gan, is_plain)
+        why_not = reason(gan, is_plain)
         if why_not is not None:
             _tell(why_not)
             return None
@@ -162,7 +163,7 @@ class Graphs:
         self.recorder.wait()
         self._graphs.clear()
         self._warm.clear()
-        self.gan.graphs = None
+        self.gan.graphs, self.stopped_for = None, why
         _tell(why)
 
     def _run(self, kind: Kind, turn: Turn, batch: list[Any] | None, size: int) -> None:
@@ -256,7 +257,7 @@ def _references(gan: Loop, player: PlayerName) -> Hashable:
     )
 
 
-def _why_not(gan: Loop, is_plain: bool) -> str | None:
+def reason(gan: Loop, is_plain: bool) -> str | None:
     """Why no turn can be recorded, as far as that is known before the first one."""
     if gan.device.type not in RECORDERS:
         return f"graphs are of {' and '.join(RECORDERS).upper()}, and the model is on {gan.device.type}"

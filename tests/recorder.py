@@ -99,6 +99,7 @@ class Recorder:
         Recorder.recorded += 1
 
         @torch.no_grad()
+        @torch.autocast("cpu", enabled=False)  # the operations are those below it
         def replay() -> None:
             for func, args, kwargs, fresh in noting.operations:
                 for x, now in zip(fresh, tree_leaves(func(*args, **kwargs)), strict=True):

@@ -1,8 +1,9 @@
 """The whole programme of a GPU: ``benchmarks/speed/gpu.sh [FILE]``, or ``python -m benchmarks.speed gpu``.
 
 Each case in float32, with TF32, in bfloat16, and in bfloat16 with cuDNN choosing its algorithms by trial: whole cycles
-through the trainer, and what each lever gains. What does not fit into the time is left out, and the record says so.
-Nothing of the command line is needed: neither jsonargparse nor torch-fidelity nor wandb.
+through the trainer, what each lever gains, and the time of a cycle over that with its turns as CUDA graphs. What does
+not fit into the time is left out, and the record says so. Nothing of the command line is needed: neither jsonargparse
+nor torch-fidelity nor wandb.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import levers
+from benchmarks.speed import captured, levers
 from benchmarks.speed.cases import CASES, TINY, Case
 from benchmarks.speed.clocks import silence
 from benchmarks.speed.cycles import measure
@@ -101,4 +102,5 @@ def _row(case: Case, mode: Mode, options: argparse.Namespace) -> dict[str, Any]:
     if mode.levers:
         found = levers.measure(case.subject(options.device, mode.precision), seconds=options.each)
         row["gain"] = found["gain"]
+    row["graphs"] = captured.measure(case.subject(options.device, mode.precision), rounds=options.rounds)
     return row
