@@ -202,7 +202,7 @@ class StackedDiscriminator(Stacked):
         """Gradients of the logits of the last ``judge``, which may be taken once.
 
         The logit of a pack depends on no other pack. So one way back serves both players: it carries the slope of each
-        logit itself, which is weighed by one player's loss where it enters the parameters, and by the other's at the end.
+        logit itself, which one player's loss weighs where it enters the parameters, and the other's at the end.
 
         Args:
             weights: (S, N): the gradient of a loss in the logits.

@@ -15,6 +15,7 @@ from benchmarks.scores.draws import Batch, Draws
 from benchmarks.scores.methods import Method
 from benchmarks.scores.networks import StackedDiscriminator, StackedGenerator
 from benchmarks.scores.protocol import Protocol, Target
+from benchmarks.scores.second import gradient_of
 from ganzoo.files import atomic
 from ganzoo.metrics.distribution import high_quality_share, modes_captured, reverse_kl
 from ganzoo.optim import Adam
@@ -80,13 +81,14 @@ class Run:
         copies, num = self.method.copies, fake.shape[2]
         packs = torch.cat([batch.real, fake], dim=2).repeat(copies, 1, 1)
         logits = self.discriminator.judge(packs).requires_grad_()
-        loss, real_logits, fake_logits = self._adversarial(*self._by_seed(logits).split(num, 1))
+        loss, real_logits, fake_logits = self._adversarial(*self._by_seed(logits).tensor_split([num], 1))
         (weights,) = torch.autograd.grad(loss, logits, retain_graph=True)
         gradient, slope = self.discriminator.pull(weights, last=num)
         if self.method.penalty:
             term = self.method.penalty(lambda x: self._logits(x), batch.real, fake, batch.share)
             gradient += torch.autograd.grad(term, self.discriminator.parameters)[0]
-        (weights,) = torch.autograd.grad(self._of_generator(real_logits, fake_logits), logits)
+        given = real_logits if self.method.loss.needs_real else None
+        (weights,) = torch.autograd.grad(self._of_generator(given, fake_logits), logits)
         slope *= weights[:, None, -num:]
         return gradient, slope if copies == 1 else slope.view(copies, *fake.shape).sum(0)
 
@@ -95,31 +97,34 @@ class Run:
         fake.requires_grad_()
         loss, real_logits, fake_logits = self._adversarial(self._logits(batch.real), self._logits(fake))
         (gradient,) = torch.autograd.grad(loss, self.discriminator.parameters, retain_graph=True)
-        return gradient, torch.autograd.grad(self._of_generator(real_logits, fake_logits), fake)[0]
+        given = real_logits if self.method.loss.needs_real else None
+        return gradient, torch.autograd.grad(self._of_generator(given, fake_logits), fake)[0]
 
     def _look_ahead(self, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor]:
         """The same, but the generator's loss is by the discriminator some steps ahead (Metz 2017, eq. 7)."""
-        adam = _Ahead(self.optimizers["d"], self.discriminator.parameters)
-        parameters: Tensor = self.discriminator.parameters
-        packs = torch.cat([batch.real, fake.requires_grad_()], dim=2)
-        gradient = torch.empty(0)
+        adam, num = _Ahead(self.optimizers["d"], self.discriminator.parameters), fake.shape[2]
+        packs = torch.cat([batch.real, fake.requires_grad_()], dim=2).repeat(self.method.copies, 1, 1)
+
+        def loss(logits: Tensor) -> Tensor:
+            return self._adversarial(*self._by_seed(logits).tensor_split([num], 1))[0]
+
+        parameters, gradient = self.discriminator.parameters.detach(), torch.empty(0)
         for k in range(self.method.unroll):
-            loss = self._adversarial(*self._logits(packs, parameters).split(fake.shape[2], 1))[0]
-            (ahead,) = torch.autograd.grad(loss, parameters, create_graph=True)
+            ahead = gradient_of(loss, self.discriminator, parameters, packs)
             gradient = ahead.detach() if k == 0 else gradient
             parameters = adam.step(parameters, ahead)
-        logits = self._logits(packs, parameters).split(fake.shape[2], 1)
-        return gradient, torch.autograd.grad(self._of_generator(*logits, ahead=True), fake)[0]
+        loss_g = self.method.loss
+        looks_at_real = loss_g.needs_real or loss_g.zero_sum  # real logits depend on the generator by now
+        real_logits = self._logits(batch.real, parameters) if looks_at_real else None
+        return gradient, torch.autograd.grad(self._of_generator(real_logits, self._logits(fake, parameters)), fake)[0]
 
     def _adversarial(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sum over seeds of each discriminator's loss, and the logits again."""
         return self.method.loss.discriminator(real_logits, fake_logits) * len(self.seeds), real_logits, fake_logits
 
-    def _of_generator(self, real_logits: Tensor, fake_logits: Tensor, *, ahead: bool = False) -> Tensor:
-        """Sum over seeds of each generator's loss; real logits depend on the generator only some steps ahead."""
-        loss = self.method.loss
-        looks_at_real = loss.needs_real or (ahead and loss.zero_sum)
-        return loss.generator(fake_logits, real_logits if looks_at_real else None) * len(self.seeds)
+    def _of_generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """Sum over seeds of each generator's loss."""
+        return self.method.loss.generator(fake_logits, real_logits) * len(self.seeds)
 
     def _update(self, network: Network, gradient: Tensor) -> None:
         network.parameters.grad = gradient

@@ -117,7 +117,9 @@ def cases() -> list[Case]:
         of_part(lambda: tricks.Unrolled(5), "5 steps"),
         of_part(lambda: tricks.Unrolled(5, backprop=False), "5 steps without backprop"),
         of_part(tricks.LatentOptimization),
-        Case("Growing", lambda: {"parts": [tricks.Growing()]}, "at 4x4", make=progressive),
+        Case(
+            "Growing", lambda: {"parts": [tricks.Growing()]}, "at 4x4, against its networks at 32x32", make=progressive
+        ),
         of_part(tricks.AuxiliaryClassifier, "10 classes", num_classes=10),
         of_part(tricks.FreezeD),
         of_part(InstanceNoise),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.scores import __main__ as program
-from benchmarks.scores import methods, records, speed, table, train
+from benchmarks.scores import methods, records, second, speed, table, train
 from benchmarks.scores.draws import Draws
 from benchmarks.scores.methods import METHODS, OneCentred, ZeroCentred
 from benchmarks.scores.networks import EPS, RETAIN, StackedDiscriminator, StackedGenerator, largest, minibatch_std
@@ -77,8 +77,8 @@ def test_a_seed_does_not_depend_on_the_stack(name: str) -> None:
 
 def test_the_loss_as_a_mean_over_the_stack_is_found() -> None:
     class Mean(Run):
-        def _of_generator(self, *logits: Tensor, ahead: bool = False) -> Tensor:
-            return super()._of_generator(*logits, ahead=ahead) / len(SEEDS)
+        def _of_generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+            return super()._of_generator(real_logits, fake_logits) / len(SEEDS)
 
     kills(stack_is_seeds, Mean)
 
@@ -445,6 +445,55 @@ def test_the_generator_sees_the_discriminator_steps_ahead() -> None:
             (weight.grad,) = torch.autograd.grad(loss, weight)
             adam.step()
         assert close(seen[0][place], naive_discriminator(unrolled, weight, fake).detach())
+
+
+def second_gradients(gradient: Any, name: str = "gan") -> None:
+    """In parameters and packs, against autograd through the discriminator, twice."""
+    generator = torch.Generator().manual_seed(0)
+    discriminator, method = StackedDiscriminator(TINY, SEEDS, packing=2), METHODS[name]
+    packs = torch.randn(3, 4, 10, generator=generator, requires_grad=True)
+    flat = discriminator.parameters.detach().clone().requires_grad_()
+    direction = torch.randn(flat.shape, generator=generator)
+
+    def loss(logits: Tensor) -> Tensor:
+        return method.loss.discriminator(logits[:, :6].reshape(2, 9), logits[:, 4:].reshape(2, 9))
+
+    ours = gradient(loss, discriminator, flat, packs)
+    (expected,) = torch.autograd.grad(loss(discriminator(packs, flat)), flat, create_graph=True)
+    assert close(ours.detach(), expected.detach())
+    pairs = zip(*(torch.autograd.grad(x, [flat, packs], direction) for x in (ours, expected)), strict=True)
+    for found, reference in pairs:
+        assert reference.abs().max() > 0
+        assert close(found, reference)
+
+
+@pytest.mark.parametrize("name", ["gan", "rpgan", "wgan_gp"])
+def test_second_gradients_by_hand(name: str) -> None:
+    second_gradients(second.gradient_of, name)
+
+
+class NoCurvature(second._Gradient):
+    """The loss taken as linear in the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        result = second._Gradient.forward(ctx, *given)
+        ctx.weighed = ctx.weighed.detach()
+        return result
+
+
+class NoTangents(second._Gradient):
+    """What layers say to each other when all move is left out."""
+
+    @staticmethod
+    def backward(ctx: Any, direction: Tensor) -> Any:
+        ctx.slopes = [torch.zeros_like(slope) for slope in ctx.slopes]
+        return second._Gradient.backward(ctx, direction)
+
+
+@pytest.mark.parametrize("mutant", [NoCurvature, NoTangents])
+def test_wrong_second_gradients_are_found(mutant: Any) -> None:
+    kills(second_gradients, lambda loss, network, flat, packs: mutant.apply(flat, packs, loss, network))
 
 
 # What is drawn
