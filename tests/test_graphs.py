@@ -18,13 +18,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganzoo import graphs, streams
+from ganzoo import graphs, penalties, streams, tricks
 from ganzoo.augment import DiffAugment, InstanceNoise
 from ganzoo.callbacks import CaptureGraphs
 from ganzoo.gan import GAN
 from ganzoo.graphs import Graphs
 from ganzoo.health.signals import Signals
-from ganzoo.models import DCGAN, MLPGAN, R3GAN, SAGAN, SNGAN, StyleGAN
+from ganzoo.latents import Uniform
+from ganzoo.losses import D2GAN, Wasserstein
+from ganzoo.models import DCGAN, MLPGAN, R3GAN, SAGAN, SNGAN, StyleGAN, stylegan
 from ganzoo.optim import RMSprop
 from ganzoo.parts import Part, Turn
 from ganzoo.penalties import R1, R2, LeCam, PathLength
@@ -207,6 +209,55 @@ def check_graphs(name: str, kind: type[Graphs]) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_a_fit_is_the_same(name: str) -> None:
     check_graphs(name, Graphs)
+
+
+def small(**options: Any) -> GAN:
+    return DCGAN(8, 1, width=4, discriminator_norm="none", **options)
+
+
+#: Every part and penalty that says it can be replayed, but those of the cases above.
+DECLARED: dict[type[Part], Callable[[], GAN]] = {
+    **{
+        kind: lambda kind=kind: small(penalties=[kind()])
+        for kind in (
+            *(penalties.R1, penalties.R2, penalties.ZeroCenteredGradientPenalty, penalties.DRAGAN, penalties.LeCam),
+            *(penalties.WassersteinGradientPenalty, penalties.Drift, penalties.LatentConsistency),
+            *(penalties.OrthogonalRegularization, penalties.HistoricalAveraging, penalties.FeatureMatching),
+        )
+    },
+    **{
+        kind: lambda kind=kind: small(penalties=[kind(shift=2, noise=0.1)])
+        for kind in (penalties.Consistency, penalties.BalancedConsistency)
+    },
+    **{kind: lambda kind=kind: small(parts=[kind()]) for kind in (DiffAugment, InstanceNoise, Signals, tricks.Packing)},
+    penalties.WeightClipping: lambda: small(loss=Wasserstein(), parts=[penalties.WeightClipping()]),
+    tricks.DualDiscriminator: lambda: small(loss=D2GAN(), parts=[tricks.DualDiscriminator()]),
+    tricks.LatentOptimization: lambda: small(
+        parts=[tricks.LatentOptimization(Linear(0.1, 0.0, to_kimg=0.05))], latents=Uniform()
+    ),
+    tricks.AuxiliaryClassifier: lambda: small(num_classes=3, parts=[tricks.AuxiliaryClassifier()]),
+}
+IN_CASES = (PathLength, stylegan._MeanStyle)
+
+
+def test_all_that_say_so_are_tried() -> None:
+    found, ahead = set(), [Part]
+    while ahead:
+        kind = ahead.pop()
+        ahead += kind.__subclasses__()
+        found |= {kind} if vars(kind).get("capturable") and kind.__module__.startswith("ganzoo.") else set()
+    assert found == {*DECLARED, *IN_CASES}
+
+
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", DECLARED, ids=lambda kind: kind.__name__)
+def test_a_part_that_says_so_can_be_replayed(kind: type[Part], precision: str) -> None:
+    def batches() -> Endless:
+        return labelled(4, 1, 8, 8) if kind is tricks.AuxiliaryClassifier else normal_batches(4, 1, 8, 8)
+
+    case = Case(DECLARED[kind], batches, 2, steps=6, precision=precision)
+    check_equal(train(case, CaptureGraphs(), AtEnd()), train(case, AtEnd()))
+    assert Recorder.recorded == 2 and Recorder.replayed >= 4
 
 
 class StaleBatch(Graphs):
@@ -487,7 +538,7 @@ def hooked() -> GAN:
 
 def compiled() -> GAN:
     gan = mlp()
-    gan.generator.compile(backend="eager")
+    gan.generator._compiled_call_impl = gan.generator._call_impl  # torch.compile itself takes seconds
     return gan
 
 
