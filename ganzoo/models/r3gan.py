@@ -29,15 +29,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ganzoo.config import default
 from ganzoo.ema import EMA
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Generator
+from ganzoo.layers import pieces
 from ganzoo.layers.equalized import fan_in
 from ganzoo.layers.filtered import Taps, downsample, upsample
 from ganzoo.layers.resnet import base_size, generator_widths
+from ganzoo.layers.twice import Conv2d, conv2d, leaky_relu_
 from ganzoo.losses import AdversarialLoss, Relativistic
 from ganzoo.optim import Adam, Optimizer
 from ganzoo.parts import Penalty
@@ -145,14 +146,15 @@ class R3GANGenerator(Generator):
         self.basis = nn.Parameter(torch.randn(width, base, base))
         self.stages = nn.ModuleList(stages)
         self.changes = _changes(stages)
-        self.image = nn.Conv2d(stages[-1].width, channels, 1, bias=False)
+        self.image = Conv2d(stages[-1].width, channels, 1, bias=False)
         draw(self.linear)
         draw(self.image)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.embed is not None:
             latents = torch.cat([latents, self.embed(labels)], dim=1)
-        x = self.linear(latents)[:, :, None, None] * self.basis  # (N, widths[0], 4, 4)
+        x = self.linear(latents)[:, None, None] * positions(self.basis)
+        x = x.permute(0, 3, 1, 2)  # (N, widths[0], 4, 4)
         for number, stage in enumerate(self.stages):
             if number:  # a 1x1 convolution commutes with the filter
                 x = upsample(self.changes[number - 1](x), TAPS)  # (N, widths[number], 2s, 2s)
@@ -168,7 +170,7 @@ class R3GANDiscriminator(nn.Module):
     def __init__(self, base: int, stages: list[Stage], channels: int, num_classes: int, label_dim: int) -> None:
         super().__init__()
         width = stages[-1].width
-        self.image = nn.Conv2d(channels, stages[0].width, 1, bias=False)
+        self.image = Conv2d(channels, stages[0].width, 1, bias=False)
         self.stages = nn.ModuleList(stages)
         self.changes = _changes(stages)
         self.basis = nn.Parameter(torch.randn(width, base, base) / base)
@@ -178,15 +180,16 @@ class R3GANDiscriminator(nn.Module):
         draw(self.linear)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        unit = pieces.unit_for(self, images, _LINEAR)
         x = self.image(images)  # (N, widths[0], S, S)
         for number, stage in enumerate(self.stages):
             if number:
                 x = self.changes[number - 1](downsample(x, TAPS))  # (N, widths[number], s/2, s/2)
-            x = stage(x)
-        outputs: Tensor = self.linear((x * self.basis).sum(dim=(2, 3)))
+            x = stage(x, unit)
+        outputs: Tensor = self.linear((x.permute(0, 2, 3, 1) * positions(self.basis)).sum(dim=(1, 2)))
         if self.embed is not None:  # the projection of Miyato and Koyama 2018
             outputs = (outputs * self.embed(labels)).sum(dim=1, keepdim=True) / math.sqrt(outputs.shape[1])
-        return outputs.squeeze(1)
+        return pieces.remember(outputs.squeeze(1), images, unit)
 
 
 class Stage(nn.Sequential):
@@ -195,6 +198,11 @@ class Stage(nn.Sequential):
     def __init__(self, width: int, num_blocks: int, expansion: int, group_size: int, depth: int) -> None:
         super().__init__(*(Block(width, expansion, group_size, depth) for _ in range(num_blocks)))
         self.width = width
+
+    def forward(self, x: Tensor, unit: Tensor | None = None) -> Tensor:
+        for block in self:
+            x = block(x, unit)
+        return x
 
 
 class Block(nn.Module):
@@ -217,20 +225,38 @@ class Block(nn.Module):
         """
         super().__init__()
         inside = width * expansion
-        self.expand = nn.Conv2d(width, inside, 1)
-        self.spatial = nn.Conv2d(inside, inside, 3, padding=1, groups=inside // group_size)
-        self.reduce = nn.Conv2d(inside, width, 1, bias=False)
+        self.expand = Conv2d(width, inside, 1)
+        self.spatial = Conv2d(inside, inside, 3, padding=1, groups=inside // group_size)
+        self.reduce = Conv2d(inside, width, 1, bias=False)
         gain = math.sqrt(2 / (1 + SLOPE**2)) * depth**-0.25
         draw(self.expand, gain)
         draw(self.spatial, gain)
         draw(self.reduce, 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        # Not in channels_last: with its grouped convolutions a turn with penalties takes 1.17 times as long on a CPU.
-        h = F.leaky_relu(self.expand(x), SLOPE, inplace=True)  # (N, expansion * width, H, W)
-        h = F.leaky_relu(self.spatial(h), SLOPE, inplace=True)
+    def forward(self, x: Tensor, unit: Tensor | None = None) -> Tensor:
+        h = leaky_relu_(_biased(self.expand, x, unit), SLOPE)  # (N, expansion * width, H, W)
+        h = leaky_relu_(_biased(self.spatial, h, unit), SLOPE)
         sum_: Tensor = x + self.reduce(h)
         return sum_
+
+
+#: What the discriminator is made of: all linear in pieces.
+_LINEAR = (R3GANDiscriminator, Stage, Block, Conv2d, nn.Linear, nn.Embedding, nn.ModuleList, nn.Identity)
+
+
+def _biased(layer: Conv2d, x: Tensor, unit: Tensor | None) -> Tensor:
+    """The convolution, with its bias times ``unit``, (N, 1, 1, 1)."""
+    if unit is None:
+        y: Tensor = layer(x)
+        return y
+    assert layer.bias is not None
+    y = conv2d(x, layer.weight, padding=int(layer.padding[0]), groups=layer.groups)
+    return y.add_(layer.bias[:, None, None] * unit)
+
+
+def positions(basis: Tensor) -> Tensor:
+    """(C, H, W) as (H, W, C): what is multiplied by it, and its gradient, are in channels_last."""
+    return basis.permute(1, 2, 0).contiguous()
 
 
 def draw(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
@@ -252,6 +278,6 @@ def _changes(stages: list[Stage]) -> nn.ModuleList:
         if before.width == after.width:
             found.append(nn.Identity())
         else:
-            found.append(nn.Conv2d(before.width, after.width, 1, bias=False))
+            found.append(Conv2d(before.width, after.width, 1, bias=False))
             draw(found[-1])  # type: ignore[arg-type]  # a convolution
     return found

@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganzoo import joint, streams
 from ganzoo.errors import UserError
+from ganzoo.layers.pieces import origin
 from ganzoo.parts import Penalty, PlayerName, Turn
 from ganzoo.replay import Snapshot, eager, is_compiled, untouched
 from ganzoo.schedules import Schedule
@@ -84,7 +85,13 @@ class _SquaredGradient(_InputGradient):
 
 
 class _AtJudgedPoints(_SquaredGradient):
-    """A penalty where the turn's own pass gives the gradient, if it was in float32 and eager."""
+    """A penalty where the turn's own pass gives the gradient, if it was in float32 and eager.
+
+    Where the discriminator is linear in pieces, the adversarial loss is computed from that gradient, too
+    (:mod:`ganzoo.layers.pieces`), which saves a third of the turn's work.
+    """
+
+    _gradient: Tensor | None = None  # of the micro-batch's points, if the loss has asked for it
 
     def shares(self, turn: Turn) -> bool:
         """Whether the turn's own passes can be differentiated twice in float32."""
@@ -96,6 +103,15 @@ class _AtJudgedPoints(_SquaredGradient):
             turn.record = True
         return self.due(turn) and self.shares(turn)
 
+    def judged(self, turn: Turn, points: Tensor | None, logits: Tensor) -> Tensor:
+        """The logits of the turn's own pass, (M,), as the loss should see them: from their gradient, if that is due."""
+        found, self._gradient = origin(logits), None
+        if found is None or points is None or not (points.requires_grad and self.due(turn) and self.shares(turn)):
+            return logits
+        gradient, by_input, by_unit = torch.autograd.grad(logits.sum(), (points, *found), create_graph=True)
+        self._gradient = gradient.reshape(min(len(logits), len(points)), -1)
+        return (by_input * found.inputs.detach()).flatten(1).sum(1) + by_unit.flatten()
+
     def at(
         self,
         turn: Turn,
@@ -106,6 +122,9 @@ class _AtJudgedPoints(_SquaredGradient):
     ) -> Tensor:
         """1/2 E|grad D|^2 at points that the turn has judged, or by a pass of its own."""
         assert points is not None
+        if self._gradient is not None:
+            gradient, self._gradient = self._gradient, None
+            return self.half_square(gradient)
         if logits is not None and points.requires_grad and self.shares(turn):
             return self.half_square(self.differentiate(logits, points))
         return self.half_square(self.gradient(turn, points, labels, moment))
@@ -119,6 +138,9 @@ class R1(_AtJudgedPoints):
     def before_turn(self, turn: Turn) -> None:
         turn.track_real |= self.prepare(turn)
 
+    def logits(self, turn: Turn, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, Tensor]:
+        return real if real is None else self.judged(turn, turn.real, real), fake
+
     def value(self, turn: Turn) -> Tensor:
         return self.at(turn, turn.real, turn.real_labels, turn.real_logits, turn.before_real)
 
@@ -130,6 +152,9 @@ class R2(_AtJudgedPoints):
 
     def before_turn(self, turn: Turn) -> None:
         turn.track_fake |= self.prepare(turn)
+
+    def logits(self, turn: Turn, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, Tensor]:
+        return real, self.judged(turn, turn.fake, fake)
 
     def value(self, turn: Turn) -> Tensor:
         return self.at(turn, turn.fake, turn.fake_labels, turn.fake_logits, turn.before_fake)
