@@ -1,6 +1,7 @@
 """What the papers report, in the order modes, high-quality share, reverse KL.
 
-Second-hand: the papers' own pages were not at hand. A row that is not ``confirmed`` has one source only.
+Second-hand: the papers' own pages were not at hand. A row that is not ``confirmed`` has one source only; neither the
+authors' repositories, which have their tables as pictures, nor a search of stored pages had a second one.
 """
 
 from __future__ import annotations
