@@ -52,5 +52,5 @@ def remember(outputs: Tensor, inputs: Tensor, unit: Tensor | None) -> Tensor:
 
 def origin(outputs: Tensor) -> Origin | None:
     """What a network's outputs are homogeneous in; none: not known to be."""
-    found: Origin | None = _ORIGINS.get(outputs)
+    found: Origin | None = _ORIGINS.get(outputs)  # type: ignore[no-untyped-call]  # torch's
     return found

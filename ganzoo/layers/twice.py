@@ -106,7 +106,8 @@ def _rows(x: Tensor) -> Tensor:
 
 def _images(rows: Tensor, num: int) -> Tensor:
     """The other way."""
-    images = rows.permute(0, 2, 3, 1).squeeze(1).unflatten(0, (num, -1)).permute(0, 3, 1, 2)
+    _, channels, _, width = rows.shape
+    images = rows.permute(0, 2, 3, 1).reshape(num, -1, width, channels).permute(0, 3, 1, 2)
     return images.data  # which autograd does not take for a view, so that it may be changed
 
 
