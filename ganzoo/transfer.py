@@ -112,9 +112,10 @@ def _numbered(classes: Iterable[str]) -> list[tuple[str, int]]:
 def _check(gan: GAN, found: Transfer) -> None:
     """Refuse a start from nothing, and random layers that would never be trained."""
     loaded = set(found.loaded)
-    if not any(key in loaded for key, _ in gan.named_parameters()):
+    # The bias of a last layer is alike in many models.
+    if not any(key in loaded and p.dim() > 1 for key, p in gan.named_parameters()):
         raise UserError(
-            f"Nothing was loaded from {found.source}: no parameter of this {type(gan).__name__} has the name and shape "
+            f"Nothing was loaded from {found.source}: no weight of this {type(gan).__name__} has the name and shape "
             f"of one there; choose a checkpoint of a {type(gan).__name__} with the same options."
         )
     frozen = [key for key, p in gan.named_parameters() if not p.requires_grad]

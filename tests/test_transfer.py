@@ -173,11 +173,19 @@ def test_parts_that_a_model_puts_in_front_of_those_of_its_recipe_count(tmp_path:
     assert torch.equal(flat(two.tricks[0].network), flat(one.tricks[2].network))
 
 
+def test_what_only_biases_match_is_another_architecture(source: Path, tmp_path: Path) -> None:
+    content = torch.load(source, weights_only=True)
+    content["state_dict"] = {key: t for key, t in content["state_dict"].items() if t.dim() < 2}
+    torch.save(content, tmp_path / "biases.ckpt")
+    with pytest.raises(UserError, match="no weight of this DCGAN"):
+        start_from(model(2), tmp_path / "biases.ckpt")
+
+
 def test_a_start_from_nothing_is_refused(source: Path) -> None:
     with pytest.raises(UserError) as refused:
         start_from(MLPGAN(), source)
     assert str(refused.value) == (
-        f"Nothing was loaded from {source} (DCGAN at 0.024 kimg): no parameter of this MLPGAN has the name and shape "
+        f"Nothing was loaded from {source} (DCGAN at 0.024 kimg): no weight of this MLPGAN has the name and shape "
         "of one there; choose a checkpoint of a MLPGAN with the same options."
     )
 

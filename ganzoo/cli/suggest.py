@@ -62,6 +62,9 @@ def stylegan(image_size: int, devices: int, out: Path | None = None) -> str:
     """
     if image_size < 8:
         raise UserError(f"--image_size was {image_size}, but StyleGAN makes images from 8x8 up.")
+    power = image_size & -image_size  # the largest power of two that divides it
+    if power == 1 or image_size // power > 15:
+        raise UserError(f"--image_size was {image_size}, but StyleGAN makes images of 4 to 15 times a power of two.")
     batch, why_batch = _batch(image_size, devices)
     small, large = image_size < 512, image_size >= 1024
     lr = 0.002 if large else 0.0025

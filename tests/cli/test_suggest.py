@@ -62,7 +62,7 @@ def test_the_rule_by_hand() -> None:
     check(suggest.stylegan)
     kills(check, lambda size, devices: suggest.stylegan(size, devices).replace("every: 16", "every: 17"))
     kills(check, lambda size, devices: suggest.stylegan(size, 1))
-    kills(check, lambda size, devices: suggest.stylegan(min(size, 1023), devices))
+    kills(check, lambda size, devices: suggest.stylegan(min(size, 960), devices))
 
 
 def test_it_says_why(capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +117,10 @@ def test_the_overlay_stacks_on_a_recipe(size: int, devices: int, capsys: pytest.
         (["stylegan", "--image_size", "64"], "There is no published rule for stylegan: did you mean StyleGAN?"),
         (["StyleGAN"], "the following arguments are required: --image_size; see ganzoo suggest --help."),
         (["StyleGAN", "--image_size", "4"], "--image_size was 4, but StyleGAN makes images from 8x8 up."),
+        (
+            ["StyleGAN", "--image_size", "100"],
+            "--image_size was 100, but StyleGAN makes images of 4 to 15 times a power of two.",
+        ),
         (["StyleGAN", "--image_size", "64", "--devices", "0"], "--devices was 0, but must be 1 or more."),
         (
             ["StyleGAN", "--image_size", "64", "--out", "auto.txt"],

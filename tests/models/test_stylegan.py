@@ -490,23 +490,34 @@ def test_augmentation_follows_the_overfit_of_a_few_images() -> None:
     assert 0.02 < gan.tricks[0].p.item() <= 60 * 8 / 2000
 
 
-def trained(folder: Path, steps: int, start: Path | None = None) -> Path:
+def trained(folder: Path, steps: int, start: Path | None = None, *, every: int = 8) -> Path:
     gan = tiny(8, 1, num_classes=10, parts=[ADA(["blit"], p=0.1, speed_kimg=1.0, interval=2)],
-               penalties=[R1(1.0, every=8), PathLength(every=4)])  # fmt: skip
+               penalties=[R1(1.0, every=every), PathLength(every=4)])  # fmt: skip
     trainer = quiet_trainer(max_steps=steps)
     trainer.fit(gan, Digits(image_size=8, batch_size=8, labels=True), ckpt_path=start, weights_only=True)
     trainer.save_checkpoint(folder / f"{steps}.ckpt")
     return folder / f"{steps}.ckpt"
 
 
-def test_resume_across_lazy_intervals_is_bitwise(tmp_path) -> None:
-    whole = torch.load(trained(tmp_path, 10).rename(tmp_path / "whole.ckpt"), weights_only=True)
-    for stop in (3, 6):  # the next lazy terms are some turns away
-        resumed = torch.load(trained(tmp_path, 10, start=trained(tmp_path, stop)), weights_only=True)
+def check_resume(folder: Path, stops, steps: int, **options) -> None:
+    whole = torch.load(trained(folder, steps, **options).rename(folder / "whole.ckpt"), weights_only=True)
+    for stop in stops:
+        start = trained(folder, stop, **options)
+        resumed = torch.load(trained(folder, steps, start=start, **options), weights_only=True)
         for part in ("state_dict", "optimizer_states"):  # weights, averages, p, mean length; moments
             a, b = (flatten(state[part]) for state in (whole, resumed))
-            assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+            assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), (stop, part)
         assert whole["ganzoo"]["clock"] == resumed["ganzoo"]["clock"]
+
+
+def test_resume_across_lazy_intervals_is_bitwise(tmp_path) -> None:
+    check_resume(tmp_path, (3, 6), 10)  # the next lazy terms are some turns away
+
+
+@pytest.mark.slow
+def test_resume_from_every_place_of_the_lazy_intervals_is_bitwise(tmp_path) -> None:
+    """As published: R1 in turns 0 and 16, path length in each fourth; a run that stops there, before, and behind."""
+    check_resume(tmp_path, range(1, 18), 18, every=16)
 
 
 def flatten(state, name: str = "") -> dict[str, Tensor]:
