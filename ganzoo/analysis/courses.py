@@ -183,19 +183,21 @@ def _number(value: float | None) -> str:
 
 
 def png(comparisons: Sequence[Comparison]) -> bytes:
-    """A row of two panels per score: over images, and over time where every log says it."""
+    """A row of panels per score: over images, and over time where every log says it."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(7.2, 2.5 * len(comparisons)), layout="constrained")
-        panels: Any = figure.subplots(len(comparisons), 2, squeeze=False, sharey="row")
-        for comparison, (left, right) in zip(comparisons, panels, strict=True):
+        columns = 1 if all(comparison.minutes is None for comparison in comparisons) else 2
+        figure = Figure(figsize=(3.6 * columns, 2.5 * len(comparisons)), layout="constrained")
+        panels: Any = figure.subplots(len(comparisons), columns, squeeze=False, sharey="row")
+        for comparison, (left, *others) in zip(comparisons, panels, strict=True):
             _draw(left, comparison, {c.run: c.kimg for c in comparison.courses}, "kimg")
-            if comparison.minutes is None:
-                right.set_visible(False)
-            else:
-                _draw(right, comparison, {c.run: c.minutes for c in comparison.courses}, "minutes of training")
+            for right in others:
+                if comparison.minutes is None:
+                    right.set_visible(False)
+                else:
+                    _draw(right, comparison, {c.run: c.minutes for c in comparison.courses}, "minutes of training")
             left.set_ylabel(comparison.score)
             left.legend(frameon=False)
         buffer = io.BytesIO()

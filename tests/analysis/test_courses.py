@@ -100,3 +100,5 @@ def test_the_picture_has_a_row_per_score(monkeypatch) -> None:
     assert drawn[1][1] == {"slow": SLOW.minutes, "fast": FAST.minutes}
     width, height = Image.open(io.BytesIO(data)).size
     assert width == 792 and height == 550
+    alone = png([Comparison("fd", [replace(SLOW, minutes=[None] * 3)])])
+    assert Image.open(io.BytesIO(alone)).size == (396, 275)  # no empty half where no run has a time
