@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
-from ganzoo import checkpoint, sampling
+from ganzoo import checkpoint, internals, sampling
 from ganzoo.config import Configurable, build, default
 from ganzoo.ema import EMA, averaged_copy
 from ganzoo.errors import UserError
@@ -191,8 +191,7 @@ class GAN(Configurable, Loop):
             self.trainer.should_stop = True
 
     def _check_ends(self, *, by_epochs: bool) -> None:
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-        by_time = any(isinstance(callback, Timer) for callback in callbacks)
+        by_time = any(isinstance(callback, Timer) for callback in internals.callbacks_of(self.trainer))
         self.plan.check_ends(self.total_kimg, self.trainer.max_steps, by_epochs or by_time)
 
     def train(self, mode: bool = True) -> GAN:

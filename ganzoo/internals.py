@@ -15,6 +15,12 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 
+def callbacks_of(trainer: L.Trainer) -> list[L.Callback]:
+    """All callbacks of a trainer, in the order in which they act."""
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    return callbacks
+
+
 def count_steps_of(optimizers: Mapping[Any, LightningOptimizer], name: str, trainer: L.Trainer) -> None:
     """Have ``global_step`` count one optimizer; Lightning counts the steps of all (Lightning #17958).
 
@@ -56,8 +62,7 @@ def adds_nothing(trainer: L.Trainer, module: L.LightningModule, base: type) -> b
     precision = trainer.precision_plugin
     known = type(precision) in (Precision, MixedPrecision) and getattr(precision, "scaler", None) is None
     hooks = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
-    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-    listeners: list[tuple[object, type]] = [*((callback, L.Callback) for callback in callbacks), (module, base)]
+    listeners: list[tuple[object, type]] = [*((c, L.Callback) for c in callbacks_of(trainer)), (module, base)]
     heard = any(getattr(type(who), hook) is not getattr(of, hook) for who, of in listeners for hook in hooks)
     overridden = any(getattr(type(module), name) is not getattr(base, name) for name in ("backward", "optimizer_step"))
     return alone and known and not heard and not overridden

@@ -32,12 +32,6 @@ def as_gan(module: L.LightningModule) -> GAN:
     return cast("GAN", module)
 
 
-def callbacks_of(trainer: L.Trainer) -> list[L.Callback]:
-    """All callbacks of a trainer, in the order in which they act."""
-    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
-    return callbacks
-
-
 def run_directory(trainer: L.Trainer) -> Path:
     """Where the run writes."""
     return Path(trainer.default_root_dir)

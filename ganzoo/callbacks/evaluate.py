@@ -11,12 +11,13 @@ import lightning.pytorch as L
 import torch
 
 from ganzoo import files
-from ganzoo.callbacks.base import as_gan, callbacks_of, gather, run_directory, stamp
+from ganzoo.callbacks.base import as_gan, gather, run_directory, stamp
 from ganzoo.callbacks.memory import is_out_of_memory
 from ganzoo.callbacks.overtime import FilesOverTime, When
 from ganzoo.callbacks.progress import progress_of
 from ganzoo.config import build
 from ganzoo.errors import TrainingError, UserError
+from ganzoo.internals import callbacks_of
 from ganzoo.metrics import presets, record, reference
 from ganzoo.metrics.collecting import Collected, gathered
 from ganzoo.metrics.evaluation import Evaluation

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import ProgressBar
 
-from ganzoo.callbacks.base import as_gan, callbacks_of
+from ganzoo.callbacks.base import as_gan
 from ganzoo.callbacks.log import Log
 from ganzoo.config import Configurable
 from ganzoo.errors import UserError
+from ganzoo.internals import callbacks_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

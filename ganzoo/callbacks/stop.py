@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 
-from ganzoo.callbacks.base import MarkCallback, as_gan, callbacks_of, gather, run_directory
+from ganzoo.callbacks.base import MarkCallback, as_gan, gather, run_directory
+from ganzoo.internals import callbacks_of
 
 if TYPE_CHECKING:
     from ganzoo.gan import GAN
