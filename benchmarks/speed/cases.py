@@ -60,6 +60,7 @@ CASES = {
         "SAGAN, 10 classes, 5 turns of the discriminator", lambda: SAGAN(num_classes=10, play=Play(5)), 64, classes=10
     ),
     "progressive-32": Case("ProgressiveGAN at 32x32, a quarter of the paper's widths", progressive, 16),
+    "r3gan-32-narrow": Case("R3GAN, width 256, R1 and R2 in each turn", lambda: R3GAN(width=256, max_width=256), 4),
     "r3gan-32": Case("R3GAN, R1 and R2 in each turn", R3GAN, 4),
     "stylegan-32": Case(
         "StyleGAN, R1 every 16", lambda: stylegan(32, channel_max=256, path_length=False, mixing=0.0), 16

@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from ganzoo import ema, streams
 from ganzoo.gan import GAN
-from ganzoo.layers import filtered
+from ganzoo.layers import filtered, pieces, twice
 from ganzoo.layers.folded import ConvPool2d, UpConv2d, set_folded
 from ganzoo.layers.modulated import ModulatedConv2d, StyledConv
+from ganzoo.models.r3gan import R3GANDiscriminator
+from ganzoo.penalties import R1, R2
 from ganzoo.players import Player
 
 # ---------------------------------------------------------------------- resampling
@@ -66,6 +68,40 @@ def zeros_between(gan: GAN) -> Iterator[None]:
     """Filters as they are written down, in torch's own derivatives and in the usual memory format."""
     with mock.patch.object(filtered, "_filter", _zeros_between):
         yield
+
+
+# ---------------------------------------------------------------------- penalties on a gradient
+
+
+def is_in_pieces(gan: GAN) -> bool:
+    """Whether the loss may come from a penalty's gradient, as the discriminator is linear in pieces."""
+    return isinstance(gan.discriminator, R3GANDiscriminator) and any(isinstance(part, R1 | R2) for part in gan.tricks)
+
+
+@contextmanager
+def two_sweeps(gan: GAN) -> Iterator[None]:
+    """The loss goes back through the discriminator's pass, and a penalty through that of its gradient as well."""
+    with mock.patch.object(pieces, "unit_for", return_value=None):
+        yield
+
+
+def is_twice(gan: GAN) -> bool:
+    """Whether there are convolutions with derivatives of their own."""
+    return any(isinstance(m, twice.Conv2d) for m in gan.modules())
+
+
+@contextmanager
+def once(gan: GAN) -> Iterator[None]:
+    """torch's own convolutions and leaky rectifiers."""
+    with (
+        mock.patch.object(twice, "_convolved", _convolved),
+        mock.patch.object(twice._Rectified, "apply", F.leaky_relu_),
+    ):
+        yield
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, step: Any) -> Tensor:
+    return F.conv2d(x, weight, bias, 1, step.padding, 1, step.groups)
 
 
 # ---------------------------------------------------------------------- turns

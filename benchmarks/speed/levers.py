@@ -67,6 +67,16 @@ LEVERS = {
         forms.zeros_between,
         forms.is_modulated,
     ),
+    "sweep": Lever(
+        "an adversarial loss from the penalties' gradient, in one sweep back with them",
+        forms.two_sweeps,
+        forms.is_in_pieces,
+    ),
+    "twice": Lever(
+        "convolutions and leaky rectifiers whose second derivatives are as fast as the first",
+        forms.once,
+        forms.is_twice,
+    ),
     "together": Lever("real and fake in one pass of the discriminator", forms.apart, lambda gan: gan.judges_together),
     "channels_last": Lever("the memory format of feature maps and kernels", forms.contiguous, forms.is_channels_last),
     "adam": Lever("fused Adam", forms.unfused_adam, forms.has_fused_adam),
@@ -102,7 +112,7 @@ def without(gan: GAN, names: Sequence[str]) -> Iterator[None]:
 
 
 #: Cases of the table: together they have every lever, and small ones show what large ones hide.
-DEFAULT = ("mlp", "dcgan-32-narrow", "sngan-32-b16", "stylegan-32", "stylegan-64")
+DEFAULT = ("mlp", "dcgan-32-narrow", "sngan-32-b16", "stylegan-32", "stylegan-64", "r3gan-32-narrow")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -25,6 +25,11 @@ class Origin(NamedTuple):
     unit: Tensor  #: (N, 1, 1, 1), all 1
 
 
+class _Remembered(NamedTuple):
+    origin: Origin
+    version: int  #: of the outputs, which grows when they are changed in place
+
+
 _ORIGINS = WeakTensorKeyDictionary()
 
 
@@ -34,11 +39,14 @@ def unit_for(network: nn.Module, inputs: Tensor, kinds: tuple[type[nn.Module], .
     Args:
         network: The network.
         inputs: (N, ...).
-        kinds: Of modules that are linear in pieces. With another one, as a trick may put in, there is no unit.
+        kinds: Of modules that are linear in pieces. With another one, as a trick may put in, or with hooks, which may
+            change what passes, there is no unit.
     """
     if not (inputs.requires_grad and torch.is_grad_enabled() and all(p.requires_grad for p in network.parameters())):
         return None
-    if torch.is_autocast_enabled(inputs.device.type) or any(type(m) not in kinds for m in network.modules()):
+    if torch.is_autocast_enabled(inputs.device.type):
+        return None
+    if any(type(m) not in kinds or _has_hooks(m) for m in network.modules()):
         return None
     return inputs.new_ones(len(inputs), 1, 1, 1).requires_grad_()
 
@@ -46,11 +54,17 @@ def unit_for(network: nn.Module, inputs: Tensor, kinds: tuple[type[nn.Module], .
 def remember(outputs: Tensor, inputs: Tensor, unit: Tensor | None) -> Tensor:
     """The outputs, (N,), of which :func:`origin` then knows what they are homogeneous in."""
     if unit is not None:
-        _ORIGINS[outputs] = Origin(inputs, unit)
+        _ORIGINS[outputs] = _Remembered(Origin(inputs, unit), outputs._version)
     return outputs
 
 
 def origin(outputs: Tensor) -> Origin | None:
-    """What a network's outputs are homogeneous in; none: not known to be."""
-    found: Origin | None = _ORIGINS.get(outputs)  # type: ignore[no-untyped-call]  # torch's
-    return found
+    """What a network's outputs are homogeneous in; none: not known to be, or no longer, as they were changed."""
+    found: _Remembered | None = _ORIGINS.get(outputs)  # type: ignore[no-untyped-call]  # torch's
+    return None if found is None or found.version != outputs._version else found.origin
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )

@@ -20,13 +20,13 @@ from benchmarks.speed.clocks import Clocks
 from benchmarks.speed.levers import LEVERS
 from ganzoo import ema, streams
 from ganzoo.gan import GAN
-from ganzoo.layers import filtered
+from ganzoo.layers import filtered, pieces, twice
 from ganzoo.layers.folded import ConvPool2d, UpConv2d
 from ganzoo.layers.modulated import ModulatedConv2d, StyledConv
-from ganzoo.models import DCGAN, SNGAN, StyleGAN
+from ganzoo.models import DCGAN, R3GAN, SNGAN, StyleGAN
 from ganzoo.optim import Adam
 from ganzoo.parts import Turn
-from ganzoo.penalties import R1, PathLength
+from ganzoo.penalties import R1, R2, PathLength
 from ganzoo.plan import Play
 from ganzoo.players import Player
 from tests.common import fit, flat, normal_batches
@@ -46,6 +46,11 @@ def stylegan() -> GAN:
     return StyleGAN(16, 3, **widths, group=2, penalties=penalties, **SMOOTH)
 
 
+def r3gan() -> GAN:
+    widths = {"width": 16, "max_width": 16, "group_size": 8, "latent_dim": 8}
+    return R3GAN(8, 1, **widths, penalties=[R1(2.0), R2(2.0, every=2)], **SMOOTH)
+
+
 #: On which model each lever is tried; together they have all of them.
 MODELS: dict[str, tuple[Callable[[], GAN], tuple[int, ...], list[str]]] = {
     "sngan": (
@@ -54,6 +59,7 @@ MODELS: dict[str, tuple[Callable[[], GAN], tuple[int, ...], list[str]]] = {
         ["folds", "shortcuts", "together", "channels_last", "adam", "average", "freezing", "logging", "iteration"],
     ),
     "stylegan": (stylegan, (4, 3, 16, 16), ["modulation", "fusion", "filter", "channels_last"]),
+    "r3gan": (r3gan, (4, 1, 8, 8), ["sweep", "twice"]),
     "dcgan": (lambda: DCGAN(16, 3, width=4, latent_dim=8, **SMOOTH), (4, 3, 16, 16), ["format"]),
 }
 PAIRS = [(model, lever) for model, (*_, names) in MODELS.items() for lever in names]
@@ -73,6 +79,8 @@ def state(gan: GAN) -> dict[str, object]:
         "modulation": ModulatedConv2d.forward,
         "fusion": StyledConv.forward,
         "filter": filtered._filter,
+        "sweep": pieces.unit_for,
+        "twice": (twice._convolved, twice._Rectified.apply),
         "iteration": Player.moving,
         "freezing": Player.frozen,
         "average": ema.update_average,

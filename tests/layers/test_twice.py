@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from unittest import mock
 
 import pytest
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 from ganzoo.layers import pieces, twice
 from ganzoo.layers.twice import conv2d, leaky_relu_
 from ganzoo.models import R3GAN
-from ganzoo.penalties import R1, R2
+from ganzoo.parts import Part, Turn
+from ganzoo.penalties import R1, R2, gradient
 from tests.common import fit, normal_batches
 from tests.mutants import kills
 
@@ -50,10 +52,11 @@ def test_derivatives_of_a_rectifier() -> None:
     assert torch.equal(leaky_relu_(x.detach().clone(), 0.2), F.leaky_relu(x.detach(), 0.2))
 
 
-def trained() -> Tensor:
+def trained(*tricks: Part) -> Tensor:
     """All parameters after some turns with R1 and R2, from biases and branches that are not 0."""
     torch.manual_seed(0)
-    gan = R3GAN(8, 1, width=16, max_width=32, group_size=8, latent_dim=8, penalties=[R1(2.0, every=2), R2(2.0)])
+    penalties = [*tricks, R1(2.0, every=2), R2(2.0)]
+    gan = R3GAN(8, 1, width=16, max_width=32, group_size=8, latent_dim=8, penalties=penalties)
     for name, parameter in gan.named_parameters():
         if "bias" in name or "reduce" in name:
             parameter.data.normal_(std=0.1)
@@ -62,22 +65,86 @@ def trained() -> Tensor:
     return torch.cat([p.detach().flatten() for p in gan.parameters()])
 
 
-def test_a_loss_from_the_gradient_is_the_same() -> None:
+@functools.cache
+def without_units(*kinds: type[Part]) -> Tensor:
     with mock.patch.object(pieces, "unit_for", return_value=None):
-        plain = trained()
+        return trained(*(kind() for kind in kinds))
 
-    def check(unit_for) -> None:
-        with mock.patch.object(pieces, "unit_for", unit_for):
-            assert torch.allclose(trained(), plain, atol=5e-5)
 
-    check(pieces.unit_for)
-    ours = pieces.unit_for
+def check_units(unit_for, *kinds: type[Part]) -> None:
+    """Training is the same with these units and without."""
+    with mock.patch.object(pieces, "unit_for", unit_for):
+        assert torch.allclose(trained(*(kind() for kind in kinds)), without_units(*kinds), atol=5e-5)
 
+
+ours = pieces.unit_for
+
+
+def test_a_loss_from_the_gradient_is_the_same() -> None:
     def other_unit(*arguments):
         unit = ours(*arguments)
         return unit if unit is None else (2 * unit).detach().requires_grad_()
 
-    kills(check, other_unit)
+    check_units(ours)
+    kills(check_units, other_unit)
+
+
+class Hooked(Part):
+    """Bends the features of the discriminator."""
+
+    def rebuild(self, gan) -> None:
+        gan.discriminator.stages[0][0].register_forward_hook(lambda module, given, output: output.tanh())
+
+
+class HookedBefore(Part):
+    def rebuild(self, gan) -> None:
+        gan.discriminator.changes[0].register_forward_pre_hook(lambda module, given: (given[0].tanh(),))
+
+
+class Bent(Part):
+    """The same by a layer."""
+
+    def rebuild(self, gan) -> None:
+        block = gan.discriminator.stages[0][0]
+        block.reduce = torch.nn.Sequential(block.reduce, torch.nn.Tanh())
+
+
+@pytest.mark.parametrize("kind", [Hooked, HookedBefore])
+def test_hooks_are_noticed(kind: type[Part]) -> None:
+    def blind(*arguments):
+        with mock.patch.object(pieces, "_has_hooks", return_value=False):
+            return ours(*arguments)
+
+    check_units(ours, kind)
+    kills(lambda unit_for: check_units(unit_for, kind), blind)
+
+
+def test_other_layers_are_noticed() -> None:
+    def blind(network, inputs, kinds):
+        return ours(network, inputs, tuple({type(m) for m in network.modules()}))
+
+    check_units(ours, Bent)
+    kills(lambda unit_for: check_units(unit_for, Bent), blind)
+
+
+class Moved(Part):
+    """Changes the logits themselves, and not copies of them."""
+
+    def logits(self, turn: Turn, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, Tensor]:
+        return real if real is None else real.add_(1.0), fake
+
+
+def test_logits_that_were_changed_are_noticed() -> None:
+    def check(origin) -> None:
+        with mock.patch.object(gradient, "origin", origin):
+            check_units(ours, Moved)
+
+    def blind(outputs):
+        found = pieces._ORIGINS.get(outputs)
+        return found if found is None else found.origin
+
+    check(pieces.origin)
+    kills(check, blind)
 
 
 def test_where_there_is_a_unit() -> None:
@@ -92,3 +159,13 @@ def test_where_there_is_a_unit() -> None:
     assert torch.allclose((by_input * images).flatten(1).sum(1) + by_unit.flatten(), logits, atol=1e-5)
     gan.discriminator.stages[0][0].reduce = torch.nn.Sequential(gan.discriminator.stages[0][0].reduce, torch.nn.Tanh())
     assert pieces.origin(gan.discriminator(images)) is None  # no longer linear in pieces
+
+
+@pytest.mark.parametrize("hook", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
+def test_no_unit_with_hooks(hook: str) -> None:
+    discriminator = R3GAN(8, 1, width=16, max_width=16, group_size=8, latent_dim=8).discriminator
+    images = torch.randn(2, 1, 8, 8, requires_grad=True)
+    handle = getattr(discriminator.stages[1][0].reduce, f"register_{hook}")(lambda *_: None)
+    assert pieces.origin(discriminator(images)) is None
+    handle.remove()
+    assert pieces.origin(discriminator(images)) is not None
