@@ -30,7 +30,7 @@ from ganzoo.meter import Meter
 from ganzoo.parts import Part, PlayerName, Turn
 from ganzoo.plan import Clock, Plan
 from ganzoo.players import Player
-from ganzoo.precision import full_precision
+from ganzoo.precision import full_precision, is_autocast
 from ganzoo.schedules import Schedule
 
 
@@ -115,7 +115,7 @@ class Loop(L.LightningModule):
         """One update of one player on a joint batch of ``size``, of which ``batch`` are this rank's micro-batches."""
         number = self.clock.d_turns if name == "discriminator" else self.clock.g_turns
         turn = Turn(self, name, number, self.clock.kimg)
-        turn.full_precision = not torch.is_autocast_enabled(self.device.type)
+        turn.full_precision = not is_autocast(self.device)
         if self.graphs is None:
             self.update(turn, batch, size)
         else:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ganzoo.precision import is_autocast
+
 
 class Origin(NamedTuple):
     """What outputs are homogeneous in."""
@@ -44,7 +46,7 @@ def unit_for(network: nn.Module, inputs: Tensor, kinds: tuple[type[nn.Module], .
     """
     if not (inputs.requires_grad and torch.is_grad_enabled() and all(p.requires_grad for p in network.parameters())):
         return None
-    if torch.is_autocast_enabled(inputs.device.type):
+    if is_autocast(inputs.device):
         return None
     if any(type(m) not in kinds or _has_hooks(m) for m in network.modules()):
         return None

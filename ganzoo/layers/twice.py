@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganzoo.precision import is_autocast
+
 
 class Conv2d(nn.Conv2d):
     """:class:`torch.nn.Conv2d` of stride 1, in channels_last."""
@@ -38,7 +40,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, padding: in
         (N, O, H + 2 padding - k + 1, W + 2 padding - k + 1).
     """
     x = x.contiguous(memory_format=torch.channels_last)
-    if torch.is_autocast_enabled(x.device.type):  # its casts are torch's; such passes are not differentiated twice
+    if is_autocast(x.device):  # its casts are torch's; such passes are not differentiated twice
         return F.conv2d(x, weight, bias, 1, padding, 1, groups)
     return _convolved(x, weight, bias, _Step(padding, groups))
 

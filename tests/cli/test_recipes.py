@@ -37,7 +37,7 @@ def parse(*names: str, options: list[str]) -> FitCLI:
 def options_of(name: str) -> list[str]:
     """What the recipe's own comment says must be given."""
     content = recipes.load(recipes.find(name))
-    is_folder = content["data"]["class_path"] == "ImageFolder"
+    is_folder = content.get("data", {}).get("class_path") == "ImageFolder"
     return ["--data.path", "pictures"] if is_folder else []
 
 
@@ -59,7 +59,7 @@ def test_builds_a_model_that_fits_its_data(name: str) -> None:
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_overlays_stack_on_a_recipe(name: str) -> None:
     base = f"{name.partition('-')[0]}.yaml" if "-" in name else "quickstart.yaml"  # a cure, or a size, of a recipe
-    plain, stacked = settings_of(base), parse(base, name, options=[]).resolved()
+    plain, stacked = settings_of(base), parse(base, name, options=options_of(name)).resolved()
     changed = recipes.load(recipes.find(name))
     assert changed
     assert plain != stacked
