@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import dict_to_namespace
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ganzoo import callbacks
@@ -76,13 +76,21 @@ class Parser(LightningArgumentParser):
         }
         if not missing:
             return namespace
-        before = dict_to_namespace(copy.deepcopy(missing))
+        before = _namespace(copy.deepcopy(missing))
         if namespace is not None:
             before.update(namespace)
         return before
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ParseError(message) from ex
+
+
+def _namespace(value: Any) -> Any:
+    """Plain data as jsonargparse keeps them while it reads."""
+    made: Any = Namespace  # which has no types
+    if isinstance(value, dict):
+        return made(**{key: _namespace(one) for key, one in value.items()})
+    return [_namespace(one) for one in value] if isinstance(value, list) else value
 
 
 class FitCLI(LightningCLI):
