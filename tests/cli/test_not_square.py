@@ -1,4 +1,4 @@
-"""Images that are not square, gray, in colours and with transparency: from a folder through training to every command."""
+"""Images that are not square, gray, RGB and RGBA: from a folder through training to every command."""
 
 from __future__ import annotations
 
