@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganzoo import internals
 from ganzoo.batches import Real
 from ganzoo.optim import can_be_recorded, rates_in_tensors
 from ganzoo.parts import PlayerName, Turn
-from ganzoo.replay import is_compiled
+from ganzoo.replay import has_hooks, is_compiled
 from ganzoo.tape import Tape
 
 if TYPE_CHECKING:
@@ -276,15 +276,9 @@ def reason(gan: Loop, is_plain: bool) -> str | None:
     for network in (gan.generator, gan.discriminator):
         if is_compiled(network):
             return f"{type(network).__name__} is compiled, which has graphs of its own"
-        if any(map(_has_hooks, network.modules())):
+        if has_hooks(network):
             return f"a layer of {type(network).__name__} has a hook, which a replayed turn would not call"
     return None
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
 
 
 def _tell(why: str) -> None:

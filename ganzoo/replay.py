@@ -46,6 +46,14 @@ def is_compiled(network: nn.Module) -> bool:
     return any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in network.modules())
 
 
+def has_hooks(network: nn.Module) -> bool:
+    """Whether somebody looks at, or changes, what passes through a layer of the network."""
+    return any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in network.modules()
+    )
+
+
 def eager(network: nn.Module) -> AbstractContextManager[object]:
     """A block in which the network runs as it is written, compiled or not."""
     return torch.compiler.set_stance("force_eager") if is_compiled(network) else nullcontext()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ganzoo.precision import is_autocast
+from ganzoo.replay import has_hooks
 
 
 class Origin(NamedTuple):
@@ -48,7 +49,7 @@ def unit_for(network: nn.Module, inputs: Tensor, kinds: tuple[type[nn.Module], .
         return None
     if is_autocast(inputs.device):
         return None
-    if any(type(m) not in kinds or _has_hooks(m) for m in network.modules()):
+    if has_hooks(network) or any(type(m) not in kinds for m in network.modules()):
         return None
     return inputs.new_ones(len(inputs), 1, 1, 1).requires_grad_()
 
@@ -64,9 +65,3 @@ def origin(outputs: Tensor) -> Origin | None:
     """What a network's outputs are homogeneous in; none: not known to be, or no longer, as they were changed."""
     found: _Remembered | None = _ORIGINS.get(outputs)  # type: ignore[no-untyped-call]  # torch's
     return None if found is None or found.version != outputs._version else found.origin
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )

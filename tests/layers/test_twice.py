@@ -112,7 +112,7 @@ class Bent(Part):
 @pytest.mark.parametrize("kind", [Hooked, HookedBefore])
 def test_hooks_are_noticed(kind: type[Part]) -> None:
     def blind(*arguments):
-        with mock.patch.object(pieces, "_has_hooks", return_value=False):
+        with mock.patch.object(pieces, "has_hooks", return_value=False):
             return ours(*arguments)
 
     check_units(ours, kind)
