@@ -233,7 +233,7 @@ def _kind(gan: Loop, turn: Turn, batch: list[Real] | None, size: int) -> Kind:
     parts = [part for part in gan.tricks if turn.player in part.players]
     shapes = None if batch is None else tuple((x.data.shape, x.data.dtype, x.labels is None) for x in batch)
     decided = tuple(part.graph_key(turn) for part in parts)
-    return turn.player, (size, shapes, turn.full_precision, gan.judges_together, decided)
+    return turn.player, (size, shapes, turn.full_precision, gan.judges_in_groups, decided)
 
 
 def _references(gan: Loop, player: PlayerName) -> Hashable:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from ganzoo.layers.coupling import joined, parted
 from ganzoo.parts import Turn
 from ganzoo.replay import Snapshot
 
@@ -38,17 +38,17 @@ def shown(gan: Loop, data: Tensor, labels: Tensor | None, turn: Turn) -> tuple[T
 
 
 def _may_join(gan: Loop, turn: Turn) -> bool:
-    """Whether real and fake may pass as one batch, which is faster, and equal where no sample sees another.
+    """Whether real and fake may pass as one batch, which is faster, and equal where no real sample sees a fake one.
 
     A part that differentiates one half, or makes one half's pass again, would have to take the other half along.
     """
-    return gan.judges_together and not (turn.track_real or turn.track_fake or turn.record)
+    return gan.judges_in_groups > 0 and not (turn.track_real or turn.track_fake or turn.record)
 
 
 def _together(gan: Loop, turn: Turn, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """The logits of both by one pass. The parts show the two halves one after the other, as in two passes."""
     real, real_labels = shown(gan, real, turn.real_labels, turn)
     fake, fake_labels = shown(gan, fake, turn.fake_labels, turn)
-    labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
-    logits = turn.call(gan.discriminator, torch.cat([real, fake]), labels)
-    return logits[: len(real)], logits[len(real) :]
+    group = gan.judges_in_groups
+    labels = None if real_labels is None or fake_labels is None else joined(real_labels, fake_labels, group)
+    return parted(turn.call(gan.discriminator, joined(real, fake, group), labels), group)

@@ -24,7 +24,7 @@ from ganzoo.generator import Generator
 from ganzoo.graphs import Graphs
 from ganzoo.judging import judge, shown
 from ganzoo.latents import Latents
-from ganzoo.layers.coupling import is_separable
+from ganzoo.layers.coupling import sample_group
 from ganzoo.losses import AdversarialLoss
 from ganzoo.meter import Meter
 from ganzoo.parts import Part, PlayerName, Turn
@@ -63,7 +63,8 @@ class Loop(L.LightningModule):
         self.batch_sizes: list[tuple[int, int]] = []
         self._marks: set[float] = set()
         self._may_bundle = self._is_plain = False
-        self.judges_together = False  #: whether real and fake may pass the discriminator as one batch
+        #: In groups of how many samples real and fake may pass the discriminator as one batch; 0: they may not.
+        self.judges_in_groups = 0
         self.wants_graphs = False  #: whether turns are to be recorded and replayed, from the next fit on
         self.graphs: Graphs | None = None  #: those of this fit; none: turns run as they are written
 
@@ -291,7 +292,7 @@ class Loop(L.LightningModule):
         # Ranks must agree on the number of cycles per step, and a finite loader counts in steps.
         self._may_bundle = trainer.world_size == 1 and trainer.num_training_batches == float("inf")
         self._is_plain = internals.adds_nothing(trainer, self, Loop)
-        self.judges_together = is_separable(self.discriminator)
+        self.judges_in_groups = sample_group(self.discriminator)
         self.player_optimizers = dict(zip(self.players, cast(list[LightningOptimizer], self.optimizers()), strict=True))
         for name, player in self.players.items():
             player.on_device()

@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "penalties": BASE | {"parts", "schedules", "layers", "augment", "losses"},
     "sampling": BASE,
     "internals": set(),
-    "judging": BASE | {"parts"},
+    "judging": BASE | {"parts", "layers"},
     "tape": BASE | {"schedules"},
     "batches": BASE,
     "graphs": BASE | {"batches", "internals", "optim", "parts", "tape"},

@@ -71,7 +71,7 @@ def labelled(*shape: int) -> Endless:
 
 def trained(monkeypatch: pytest.MonkeyPatch, together: bool, **options: Any) -> tuple[GAN, Watch]:
     """A small conditional SNGAN after a few turns; its data pass together or one after the other."""
-    monkeypatch.setattr(ganzoo.loop, "is_separable", lambda network: together)
+    monkeypatch.setattr(ganzoo.loop, "sample_group", lambda network: int(together))
     L.seed_everything(0, verbose=False)
     optimizer = {f"{name}_optimizer": SGD(1e-3) for name in ("generator", "discriminator")}
     watch = Watch()

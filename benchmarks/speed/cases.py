@@ -62,6 +62,7 @@ CASES = {
     "progressive-32": Case("ProgressiveGAN at 32x32, a quarter of the paper's widths", progressive, 16),
     "r3gan-32-narrow": Case("R3GAN, width 256, R1 and R2 in each turn", lambda: R3GAN(width=256, max_width=256), 4),
     "r3gan-32": Case("R3GAN, R1 and R2 in each turn", R3GAN, 4),
+    "r3gan-32-b64": Case("R3GAN, R1 and R2 in each turn", R3GAN, 64),
     "stylegan-32": Case(
         "StyleGAN, R1 every 16", lambda: stylegan(32, channel_max=256, path_length=False, mixing=0.0), 16
     ),
@@ -104,4 +105,5 @@ TINY = {
         4,
         (3, 16, 16),
     ),
+    "r3gan": Case("R3GAN", lambda: R3GAN(8, 3, width=16, max_width=16, num_blocks=1, latent_dim=8), 4, (3, 8, 8)),
 }

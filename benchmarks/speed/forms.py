@@ -110,9 +110,9 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, step: Any) -> Ten
 @contextmanager
 def apart(gan: GAN) -> Iterator[None]:
     """Real and fake in two passes."""
-    gan.judges_together = False
+    group, gan.judges_in_groups = gan.judges_in_groups, 0
     yield
-    gan.judges_together = True
+    gan.judges_in_groups = group
 
 
 def is_spectral(gan: GAN) -> bool:

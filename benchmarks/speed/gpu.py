@@ -55,7 +55,7 @@ MODES = {
     "bf16, autotuned": Mode("bf16-mixed", tf32=True, autotune=True, levers=False),
     "tf32": Mode(tf32=True, levers=False),
 }
-DEFAULT = ("dcgan-32", "sngan-32", "sagan-32", "stylegan-32", "stylegan-256")
+DEFAULT = ("dcgan-32", "sngan-32", "sagan-32", "stylegan-32", "stylegan-256", "r3gan-32-b64")
 
 
 def main(arguments: Sequence[str]) -> None:

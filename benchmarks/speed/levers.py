@@ -77,7 +77,9 @@ LEVERS = {
         forms.once,
         forms.is_twice,
     ),
-    "together": Lever("real and fake in one pass of the discriminator", forms.apart, lambda gan: gan.judges_together),
+    "together": Lever(
+        "real and fake in one pass of the discriminator", forms.apart, lambda gan: gan.judges_in_groups > 0
+    ),
     "channels_last": Lever("the memory format of feature maps and kernels", forms.contiguous, forms.is_channels_last),
     "adam": Lever("fused Adam", forms.unfused_adam, forms.has_fused_adam),
     "average": Lever(

@@ -58,6 +58,8 @@ class EqualizedLinear(nn.Linear):
     that of a rectifier behind it, and of He's initialization.
     """
 
+    couples_samples = False
+
     def __init__(
         self,
         inputs: int,
@@ -89,6 +91,8 @@ class EqualizedLinear(nn.Linear):
 
 class EqualizedConv2d(nn.Conv2d):
     """y = gain (x * W / sqrt(fan-in) + b) with W from N(0, 1), as in :class:`EqualizedLinear`; it keeps the size."""
+
+    couples_samples = False
 
     def __init__(
         self,

@@ -81,6 +81,8 @@ class MappingNetwork(nn.Module):
 class LabelEmbedding(nn.Module):
     """Labels (N,) to vectors (N, outputs) of mean square 1, at least float32."""
 
+    couples_samples = False
+
     def __init__(self, num_classes: int, outputs: int, equalize: bool) -> None:
         super().__init__()
         self.linear = EqualizedLinear(num_classes, outputs, equalize=equalize)

@@ -46,6 +46,11 @@ class MinibatchStdDevLayer(ComparesSamples):
             )
         self.group, self.num_channels = group, num_channels
 
+    @property
+    def strided_group(self) -> int:
+        """See :func:`ganzoo.layers.coupling.sample_group`."""
+        return self.group or 0
+
     def check(self, num: int) -> None:
         if self.group and num % self.group:
             raise UserError(

@@ -50,6 +50,8 @@ def normalize_all(network: nn.Module) -> None:
 class PixelNormLayer(nn.Module):
     """Each feature vector divided by its root mean square over the channels (Karras 2018, sec. 4.2)."""
 
+    couples_samples = False
+
     def __init__(self, eps: float = 1e-8) -> None:
         """
         Args:

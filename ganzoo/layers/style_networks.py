@@ -117,6 +117,8 @@ class SynthesisBlock(nn.Module):
 class DiscriminatorBlock(nn.Module):
     """(N, inputs, 2H, 2W) to (N, outputs, H, W): a convolution, and one behind a filter with stride 2."""
 
+    couples_samples = False
+
     def __init__(self, inputs: int, outputs: int, options: Styling, *, residual: bool) -> None:
         super().__init__()
         half, equalize = math.sqrt(0.5) if residual else 1.0, options.equalize

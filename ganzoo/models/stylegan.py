@@ -186,6 +186,8 @@ class StyleGANGenerator(Generator):
 class StyleGANDiscriminator(nn.Module):
     """Images (N, channels, H, W) and labels to logits (N,)."""
 
+    couples_samples = False
+
     above, alpha = 0, 1.0  #: how many blocks are left out, and the share of the next one's features, where it grows
 
     def __init__(

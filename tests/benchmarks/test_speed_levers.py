@@ -58,7 +58,7 @@ MODELS: dict[str, tuple[Callable[[], GAN], tuple[int, ...], list[str]]] = {
         (4, 3, 32, 32),
         ["folds", "shortcuts", "together", "channels_last", "adam", "average", "freezing", "logging", "iteration"],
     ),
-    "stylegan": (stylegan, (4, 3, 16, 16), ["modulation", "fusion", "filter", "channels_last"]),
+    "stylegan": (stylegan, (4, 3, 16, 16), ["modulation", "fusion", "filter", "together", "channels_last"]),
     "r3gan": (r3gan, (4, 1, 8, 8), ["sweep", "twice"]),
     "dcgan": (lambda: DCGAN(16, 3, width=4, latent_dim=8, **SMOOTH), (4, 3, 16, 16), ["format"]),
 }
@@ -75,7 +75,7 @@ def state(gan: GAN) -> dict[str, object]:
     return {
         "folds": {m.folded for m in layers if m.kernel_size == (3, 3)},
         "shortcuts": {m.folded for m in layers if m.kernel_size == (1, 1)},
-        "together": gan.judges_together,
+        "together": gan.judges_in_groups,
         "modulation": ModulatedConv2d.forward,
         "fusion": StyledConv.forward,
         "filter": filtered._filter,

@@ -61,7 +61,7 @@ def test_a_page(tmp_path: Path) -> None:
         "speed-gpu": [
             row(case="sngan-32", **gpu),
             row(case="sngan-32", mode="bf16", images_per_second=350.0),
-                row(case="mlp", mode="bf16", images_per_second=50.0, graphs={"why_not": "hooks"}),
+            row(case="mlp", mode="bf16", images_per_second=50.0, graphs={"why_not": "hooks"}),
             {"case": "stylegan-256", "mode": "bf16", "left_out": "no time"},
         ],
     }

@@ -9,7 +9,7 @@ from ganzoo import loop
 from ganzoo.config import build
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
-from ganzoo.layers.coupling import is_separable
+from ganzoo.layers.coupling import sample_group
 from ganzoo.layers.spectral import is_spectral
 from ganzoo.models import DCGAN, MLPGAN, SAGAN
 from ganzoo.optim import SGD
@@ -250,7 +250,7 @@ def test_refusals() -> None:
 
 def passing_together(monkeypatch, together: bool) -> tuple[GAN, int]:
     """Two cycles of a model whose discriminator may judge real and fake at once, and how often it was called."""
-    monkeypatch.setattr(loop, "is_separable", lambda network: together and is_separable(network))
+    monkeypatch.setattr(loop, "sample_group", lambda network: together and sample_group(network))
     torch.manual_seed(0)
     sizes = {f"{player}_{name}": 8 for player in ("generator", "discriminator") for name in ("width", "max_width")}
     gan = SAGAN(
