@@ -188,14 +188,21 @@ class StackedDiscriminator(Stacked):
     def judge(self, packs: Tensor) -> Tensor:
         """Logits without a graph; ``pull`` has their gradients. Only where each pack is judged by itself."""
         *hidden, weight, bias = self.weights
-        x, self._tape = packs, []
+        self._top, self._tape = self.climb(packs, hidden)
+        return torch.baddbmm(bias, weight, self._top).squeeze(1)
+
+    def climb(self, packs: Tensor, hidden: Sequence[Tensor]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """What the last layer sees, (S, width, N), by the weights and biases of the ones before it; and a tape.
+
+        The tape has the input of each layer, and which piece won there: as in ``largest``, all that tie.
+        """
+        x, tape = packs, []
         for linear, shift in zip(hidden[::2], hidden[1::2], strict=True):
             maps = torch.baddbmm(shift, linear, x).view(len(packs), self.pieces, -1)
             top = maps.amax(1, keepdim=True)
-            self._tape.append((x, maps.eq_(top)))  # which piece won; as in ``largest``, all that tie
+            tape.append((x, maps.eq_(top)))
             x = top.view(len(packs), self.width, -1)
-        self._top = x
-        return torch.baddbmm(bias, weight, x).squeeze(1)
+        return x, tape
 
     @torch.no_grad()
     def pull(self, weights: Tensor, *, last: int) -> tuple[Tensor, Tensor]:

@@ -38,17 +38,12 @@ class _Gradient(torch.autograd.Function):
         *hidden, weight, bias = ctx.weights = network.layout.split(parameters)
         result = torch.empty_like(parameters)
         *places, weight_place, bias_place = network.layout.split(result)
-        x, ctx.layers, ctx.network = packs, [], network
-        for linear, shift in zip(hidden[::2], hidden[1::2], strict=True):
-            maps = _pieces(torch.baddbmm(shift, linear, x), network)
-            top = maps.amax(1, keepdim=True)
-            ctx.layers.append((x, maps.eq_(top)))
-            x = top.view(len(x), network.width, -1)
-        ctx.logits, ctx.top = torch.baddbmm(bias, weight, x).squeeze(1).requires_grad_(), x
+        (ctx.top, ctx.layers), ctx.network = network.climb(packs, hidden), network
+        ctx.logits = torch.baddbmm(bias, weight, ctx.top).squeeze(1).requires_grad_()
         with torch.enable_grad():
             (ctx.weighed,) = torch.autograd.grad(loss(ctx.logits), ctx.logits, create_graph=True)
         each = ctx.weighed.detach().unsqueeze(1)
-        torch.bmm(each, x.mT, out=weight_place)
+        torch.bmm(each, ctx.top.mT, out=weight_place)
         torch.sum(each, 2, keepdim=True, out=bias_place)
         slope, ctx.slopes = weight.mT * each, []
         for i in reversed(range(len(ctx.layers))):
@@ -97,12 +92,8 @@ def _tangents(ctx: Any, hidden: list[Tensor], along: list[Tensor]) -> list[Tenso
         maps = torch.baddbmm(along[2 * i + 1], along[2 * i], x)
         if i:
             maps.baddbmm_(hidden[2 * i], tangents[i])
-        tangents.append(_pieces(maps, ctx.network).mul_(won).sum(1).view(len(x), ctx.network.width, -1))
+        tangents.append(maps.view_as(won).mul_(won).sum(1).view(len(x), ctx.network.width, -1))
     return tangents
-
-
-def _pieces(maps: Tensor, network: StackedDiscriminator) -> Tensor:
-    return maps.view(len(maps), network.pieces, -1)
 
 
 def _spread(won: Tensor, slope: Tensor) -> Tensor:

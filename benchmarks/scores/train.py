@@ -85,7 +85,7 @@ class Run:
         (weights,) = torch.autograd.grad(loss, logits, retain_graph=True)
         gradient, slope = self.discriminator.pull(weights, last=num)
         if self.method.penalty:
-            term = self.method.penalty(lambda x: self._logits(x), batch.real, fake, batch.share)
+            term = self.method.penalty(self._logits, batch.real, fake, batch.share)
             gradient += torch.autograd.grad(term, self.discriminator.parameters)[0]
         given = real_logits if self.method.loss.needs_real else None
         (weights,) = torch.autograd.grad(self._of_generator(given, fake_logits), logits)

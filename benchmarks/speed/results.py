@@ -184,7 +184,12 @@ def _not_as_others() -> str:
 
 def _gain(row: Record, name: str) -> str:
     gain = row.get("gain", {}).get(name)
-    return f"{gain['median']:.2f} ({gain['least']:.2f} to {gain['most']:.2f})" if gain else "-"
+    return _rounds(gain) if gain else "-"
+
+
+def _rounds(found: Record) -> str:
+    """The median of some rounds, and their least and most."""
+    return f"{found['median']:.2f} ({found['least']:.2f} to {found['most']:.2f})"
 
 
 # ---------------------------------------------------------------------- a GPU
@@ -220,7 +225,7 @@ def _gpu(record: Record) -> str:
 def _graphs(found: Record) -> str:
     """By which factor a cycle is faster where turns are replayed."""
     if "median" in found:
-        return f"{found['median']:.2f} ({found['least']:.2f} to {found['most']:.2f})"
+        return _rounds(found)
     return f"no: {found['why_not']}" if found else "-"
 
 
