@@ -131,7 +131,6 @@ class Loop(L.LightningModule):
         optimizer.zero_grad()
         for part in parts:
             part.before_turn(turn)
-        micro = size // (self.trainer.world_size * self.accumulate)
         with ExitStack() as stack:
             stack.enter_context(self.players[name].moving())
             stack.enter_context(opponent.resting())
@@ -141,7 +140,7 @@ class Loop(L.LightningModule):
                 with self.drawing(turn, m, size):
                     if batch is not None:
                         batch[m] = self._prepare(batch[m])
-                    loss = self._loss(turn, parts, batch[m] if batch else None, micro)
+                    loss = self._loss(turn, parts, batch[m] if batch else None, self._micro(size))
                     self._backward(loss / self.accumulate if self.accumulate > 1 else loss)
         for part in parts:
             part.after_backward(turn)
@@ -153,11 +152,15 @@ class Loop(L.LightningModule):
 
     def drawing(self, turn: Turn, m: int, size: int) -> AbstractContextManager[None]:
         """A block whose random numbers are those of this rank's micro-batch ``m`` in a turn on ``size`` samples."""
-        micro = size // (self.trainer.world_size * self.accumulate)
+        micro = self._micro(size)
         start = (m * self.trainer.world_size + self.global_rank) * micro
         streams.seed_global(self.device, self.seed, turn.player, turn.number, "global", start)
         parts = (self.seed, turn.player, turn.number)
         return streams.stream(*parts, start=start, num=micro, total=size, device=self.device)
+
+    def _micro(self, size: int) -> int:
+        """How many samples of a joint batch of ``size`` are a micro-batch of one rank."""
+        return size // (self.trainer.world_size * self.accumulate)
 
     def _loss(self, turn: Turn, parts: list[Part], real: Real | None, micro: int) -> Tensor:
         """The player's loss on one micro-batch."""

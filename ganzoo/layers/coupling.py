@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from ganzoo.replay import has_hooks
+
 #: Layers of torch in which samples see each other, or in which the order of a batch decides what is drawn or meant.
 _COUPLING = (_BatchNorm, _DropoutNd, nn.RReLU, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
@@ -20,6 +22,8 @@ def sample_group(network: nn.Module) -> int:
     A class that defines a ``forward`` says the first by ``couples_samples = False``, the second by a property
     ``strided_group``; torch's own layers are known. Whatever says nothing, or has hooks, may couple any samples.
     """
+    if has_hooks(network):
+        return 0
     sizes = {_group(module) for module in network.modules()}
     return 0 if 0 in sizes or len(sizes - {1}) > 1 else max(sizes)
 
@@ -37,7 +41,7 @@ def parted(joint: Tensor, group: int) -> tuple[Tensor, Tensor]:
 
 
 def _group(module: nn.Module) -> int:
-    if module._forward_hooks or module._forward_pre_hooks or isinstance(module, _COUPLING):
+    if isinstance(module, _COUPLING):
         return 0
     own = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))  # a sub-class speaks for itself
     if "strided_group" in vars(own):

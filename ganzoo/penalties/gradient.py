@@ -62,7 +62,12 @@ class _InputGradient(Penalty):
     def differentiate(self, logits: Tensor, points: Tensor) -> Tensor:
         """The gradient of each input, (M, D) with a graph, for logits (M, ...) of points (N, ...)."""
         (gradient,) = torch.autograd.grad(logits.sum(), points, create_graph=True)
-        return gradient.reshape(min(len(logits), len(points)), -1)
+        return _per_input(gradient, logits)
+
+
+def _per_input(gradient: Tensor, logits: Tensor) -> Tensor:
+    """The gradient (N, ...) of M logits as (M, D): of a pack of points, where several are one input."""
+    return gradient.reshape(min(len(logits), len(gradient)), -1)
 
 
 class _SquaredGradient(_InputGradient):
@@ -109,7 +114,7 @@ class _AtJudgedPoints(_SquaredGradient):
         if found is None or points is None or not (points.requires_grad and self.due(turn) and self.shares(turn)):
             return logits
         gradient, by_input, by_unit = torch.autograd.grad(logits.sum(), (points, *found), create_graph=True)
-        self._gradient = gradient.reshape(min(len(logits), len(points)), -1)
+        self._gradient = _per_input(gradient, logits)
         return (by_input * found.inputs.detach()).flatten(1).sum(1) + by_unit.flatten()
 
     def at(
