@@ -6,6 +6,7 @@ moves one of two networks: it fails, or with ``find_unused_parameters`` reduces 
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 class GANDDPStrategy(DDPStrategy):
     """One replica per device. Each turn averages the gradients of the player that moves, and its statistics."""
 
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        atexit.register(_leave_group)
+
+    def on_exception(self, exception: BaseException) -> None:
+        atexit.unregister(_leave_group)  # leaving waits for what was begun with the others, who may be gone
+        super().on_exception(exception)
+
     def configure_ddp(self) -> None:
         for tensor in (*self._gan.parameters(), *self._gan.buffers()):
             dist.broadcast(tensor.data, 0)
@@ -40,6 +49,12 @@ class GANDDPStrategy(DDPStrategy):
     def _gan(self) -> GAN:
         assert self.lightning_module is not None
         return self.lightning_module  # type: ignore[return-value]  # this strategy is only chosen for a GAN
+
+
+def _leave_group() -> None:
+    """End the threads of gloo: one that drops a tensor while Python is being taken down aborts the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,60 @@ def test_an_indivisible_batch_is_refused_with_the_numbers() -> None:
     gan = DCGAN(8, 1, width=4, accumulate=3, total_kimg=1)
     with pytest.raises(UserError, match=r"16.*3"):
         quiet_trainer().fit(gan, Digits(image_size=8, batch_size=16))
+
+
+LEAVES = """
+import atexit, glob, os, sys, time
+
+import torch
+import torch.distributed as dist
+from ganzoo.data import Digits
+from ganzoo.models import MLPGAN
+from tests.common import quiet_trainer
+
+folder, how = sys.argv[1:]
+
+
+@atexit.register  # before the strategy's, so it runs after it
+def left() -> None:
+    threads = [open(path).read() for path in glob.glob("/proc/self/task/*/comm")]
+    with open(f"{folder}/{os.environ.get('LOCAL_RANK', 0)}", "w") as file:
+        file.write(f"{dist.is_initialized()} {sum('gloo' in name for name in threads)}")
+
+
+trainer = quiet_trainer(devices=2, max_steps=2)
+trainer.fit(MLPGAN((1, 8, 8), hidden=8, num_layers=1), Digits(image_size=8, batch_size=16))
+if how == "fails":  # this rank has begun something that the other one never will
+    end = time.monotonic() + 60
+    while trainer.global_rank == 1 and time.monotonic() < end and not os.path.exists(f"{folder}/0"):
+        time.sleep(0.1)
+    pending = dist.all_reduce(torch.ones(1), async_op=True)
+    trainer.strategy.on_exception(RuntimeError())
+    raise RuntimeError("the first rank fails")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_processes_leave_the_group_before_they_end(tmp_path: Path) -> None:
+    """A thread of gloo that lives on aborts the process in some of its ends ("terminate called ...", code -6)."""
+    code, _ = _leave(tmp_path, "well")
+    assert code == 0
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["False 0", "False 0"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_a_failed_process_does_not_wait_for_the_others(tmp_path: Path) -> None:
+    code, seconds = _leave(tmp_path, "fails")
+    assert code != 0
+    assert seconds < 45
+    assert (tmp_path / "0").read_text().startswith("True")
+
+
+def _leave(folder: Path, how: str) -> tuple[int, float]:
+    (folder / "leaves.py").write_text(LEAVES)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GANZOO_CACHE": str(folder / "cache")}
+    begin = time.monotonic()
+    command = [sys.executable, str(folder / "leaves.py"), str(folder), how]
+    with open(folder / "said", "w") as said:  # no pipe, which the second process would hold open
+        done = subprocess.run(command, env=env, cwd=ROOT, stdout=said, stderr=said, timeout=240)
+    return done.returncode, time.monotonic() - begin
