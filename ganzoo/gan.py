@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
-from ganzoo import checkpoint, internals, sampling
+from ganzoo import checkpoint, internals, memory, sampling
 from ganzoo.config import Configurable, build, default
 from ganzoo.ema import EMA, averaged_copy
 from ganzoo.errors import UserError
@@ -185,10 +185,16 @@ class GAN(Configurable, Loop):
 
     def on_train_start(self) -> None:
         self._begin()
+        if self.device.type == "cpu":
+            memory.keep_freed()
         if self.trainer.num_training_batches == float("inf"):  # then epochs never end
             self._check_ends(by_epochs=False)
         if self.complete:
             self.trainer.should_stop = True
+
+    def on_train_end(self) -> None:
+        if self.device.type == "cpu":
+            memory.give_back()
 
     def _check_ends(self, *, by_epochs: bool) -> None:
         by_time = any(isinstance(callback, Timer) for callback in internals.callbacks_of(self.trainer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,10 +104,31 @@ def rates_in_tensors(optimizer: torch.optim.Optimizer, rates: Sequence[Tensor]) 
 
 
 class _Adam(torch.optim.Adam):
-    """torch's Adam without its check for graph capture in each step where the parameters are on the CPU.
+    """torch's Adam, with two differences.
 
-    On a machine without a GPU the check opens the NVML library anew in each step, which takes 0.3 ms.
+    Where the parameters are on the CPU there is no check for graph capture in each step: on a machine without a GPU it
+    opens the NVML library anew, which takes 0.3 ms.
+
+    The fused kernel is given each tensor as the line of numbers that it is in memory. On a CPU it copies tensors of
+    other memory formats than the usual one, and mixes up the numbers of a parameter and of a gradient or moment in
+    another format than the parameter's, without a word; on a GPU it refuses those.
     """
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> Any:
+        found = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]  # torch's, which has no public way
+        if group["fused"]:
+            tensors = lists[:4]  # parameters, gradients, first and second moments
+            for i, given in enumerate(zip(*tensors, strict=True)):
+                if not all(tensor.is_contiguous() for tensor in given):
+                    for one, line in zip(tensors, self._lines(*given), strict=True):
+                        one[i] = line
+        return found
+
+    def _lines(self, p: Tensor, gradient: Tensor, first: Tensor, second: Tensor) -> list[Tensor]:
+        """Each as one dimension, in the order of the parameter's memory."""
+        state = self.state[p]
+        state["exp_avg"], state["exp_avg_sq"] = moments = _arranged(first, p), _arranged(second, p)
+        return [x.as_strided((x.numel(),), (1,)) for x in (p, _arranged(gradient, p), *moments)]
 
     def _accelerator_graph_capture_health_check(self) -> None:
         if self.param_groups[0]["params"][0].device.type != "cpu":
@@ -115,6 +137,11 @@ class _Adam(torch.optim.Adam):
     def _cuda_graph_capture_health_check(self) -> None:  # its name in torch < 2.14
         if self.param_groups[0]["params"][0].device.type != "cpu":
             super()._cuda_graph_capture_health_check()
+
+
+def _arranged(x: Tensor, like: Tensor) -> Tensor:
+    """The same values in the memory format of another tensor; itself where it has that."""
+    return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
 
 
 def _check_lr(lr: float) -> None:

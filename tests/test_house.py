@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "checkpoint": BASE | {"__version__"},
     "analysis": BASE | {"latents", "metrics", "sampling"},
     "transfer": BASE | {"checkpoint"},
-    "gan": BASE | PARTS | {"generator", "internals", "loop", "sampling", "strategy", "checkpoint"},
+    "gan": BASE | PARTS | {"generator", "internals", "loop", "memory", "sampling", "strategy", "checkpoint"},
     "models": BASE | PARTS | {"gan", "penalties", "tricks"},
     "data": BASE,
     "metrics": BASE | {"images", "latents", "sampling", "__version__"},

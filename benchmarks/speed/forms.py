@@ -5,7 +5,7 @@ Each is a context for a model that is in a fit, and leaves the model as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganzoo import ema, streams
+from ganzoo import ema, memory, streams
 from ganzoo.gan import GAN
-from ganzoo.layers import filtered, pieces, twice
+from ganzoo.layers import filtered, operations, pieces, twice
 from ganzoo.layers.folded import ConvPool2d, UpConv2d, set_folded
 from ganzoo.layers.modulated import ModulatedConv2d, StyledConv
 from ganzoo.models.r3gan import R3GANDiscriminator
@@ -94,14 +94,10 @@ def is_twice(gan: GAN) -> bool:
 def once(gan: GAN) -> Iterator[None]:
     """torch's own convolutions and leaky rectifiers."""
     with (
-        mock.patch.object(twice, "_convolved", _convolved),
+        mock.patch.object(twice, "_convolved", operations.plain),
         mock.patch.object(twice._Rectified, "apply", F.leaky_relu_),
     ):
         yield
-
-
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, step: Any) -> Tensor:
-    return F.conv2d(x, weight, bias, 1, step.padding, 1, step.groups)
 
 
 # ---------------------------------------------------------------------- turns
@@ -189,7 +185,20 @@ def _one_by_one(average: Sequence[Tensor], current: Sequence[Tensor], decay: flo
         old.mul_(decay).add_(now, alpha=1.0 - decay)
 
 
-# ---------------------------------------------------------------------- memory formats
+# ---------------------------------------------------------------------- memory
+
+
+def keeps_freed(gan: GAN) -> bool:
+    """Whether freed memory is kept for its next use."""
+    return gan.device.type == "cpu" and memory.keep_freed()
+
+
+@contextmanager
+def given_back(gan: GAN) -> Iterator[None]:
+    """glibc as it is once the largest of its growing thresholds are reached."""
+    memory.give_back()
+    yield
+    memory.keep_freed()
 
 
 def is_channels_last(gan: GAN) -> bool:
@@ -201,10 +210,12 @@ def is_channels_last(gan: GAN) -> bool:
 def contiguous(gan: GAN) -> Iterator[None]:
     """The usual memory format of feature maps and kernels."""
     plain, kernels = Tensor.contiguous, [p for p in gan.parameters() if _is_last(p)]
-    _arrange(gan, kernels, torch.contiguous_format)
+    turned = [p for p in gan.parameters() if p.dim() == 4 and _is_last(p.transpose(0, 1)) and p not in set(kernels)]
+    _arrange(gan, [*kernels, *turned], _plain)
     with mock.patch.object(Tensor, "contiguous", lambda x, memory_format=None: plain(x)):
         yield
-    _arrange(gan, kernels, torch.channels_last)
+    _arrange(gan, kernels, _last)
+    _arrange(gan, turned, filtered.for_up_convolution)
 
 
 def may_be_channels_last(gan: GAN) -> bool:
@@ -216,24 +227,32 @@ def may_be_channels_last(gan: GAN) -> bool:
 def channels_last(gan: GAN) -> Iterator[None]:
     """Kernels, and so feature maps, of a model that does not ask for channels_last itself."""
     kernels = [p for p in gan.parameters() if p.dim() == 4 and not _is_last(p)]
-    _arrange(gan, kernels, torch.channels_last)
+    _arrange(gan, kernels, _last)
     yield
-    _arrange(gan, kernels, torch.contiguous_format)
+    _arrange(gan, kernels, _plain)
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x.contiguous()
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _is_last(x: Tensor) -> bool:
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _arrange(gan: GAN, kernels: list[nn.Parameter], memory: torch.memory_format) -> None:
-    """Kernels, and what optimizers know of them, which must be in one format."""
+def _arrange(gan: GAN, kernels: list[nn.Parameter], arranged: Callable[[Tensor], Tensor]) -> None:
+    """Kernels, and what optimizers know of them, in one format."""
     for p in kernels:
-        p.data = p.data.contiguous(memory_format=memory)
+        p.data = arranged(p.data)
         p.grad = None
     for optimizer in gan.player_optimizers.values():
         for p in kernels:
             state = optimizer.optimizer.state.get(p, {})
-            state.update({k: v.contiguous(memory_format=memory) for k, v in state.items() if v.dim() == 4})
+            state.update({k: arranged(v) for k, v in state.items() if v.dim() == 4})
 
 
 # ---------------------------------------------------------------------- plain forms of the styled layers
@@ -246,6 +265,7 @@ def _grouped(self: ModulatedConv2d, x: Tensor, style: Tensor, offset: Tensor | N
     weight = self.weight * self.scale * self.affine(style)[:, None, :, None, None]  # (N, O, I, k, k)
     if self.demodulate:
         weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + self.eps)
+    weight = weight.contiguous()  # of kernels in other formats torch's derivative of grouped convolutions is wrong
     x = x.reshape(1, num * inputs, height, width)
     if self.up:
         kernels = weight.transpose(1, 2).reshape(num * inputs, outputs, size, size)

@@ -81,6 +81,7 @@ LEVERS = {
         "real and fake in one pass of the discriminator", forms.apart, lambda gan: gan.judges_in_groups > 0
     ),
     "channels_last": Lever("the memory format of feature maps and kernels", forms.contiguous, forms.is_channels_last),
+    "memory": Lever("freed memory kept for its next use", forms.given_back, forms.keeps_freed),
     "adam": Lever("fused Adam", forms.unfused_adam, forms.has_fused_adam),
     "average": Lever(
         "the average of the generator in one step for all tensors",

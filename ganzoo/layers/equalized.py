@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from ganzoo.layers import twice
 from ganzoo.layers.spectral import TRANSPOSED
 
 
@@ -89,7 +90,7 @@ class EqualizedLinear(nn.Linear):
         return F.linear(x, weight, bias)
 
 
-class EqualizedConv2d(nn.Conv2d):
+class EqualizedConv2d(twice.Conv2d):
     """y = gain (x * W / sqrt(fan-in) + b) with W from N(0, 1), as in :class:`EqualizedLinear`; it keeps the size."""
 
     couples_samples = False

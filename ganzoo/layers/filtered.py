@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ganzoo.layers import twice
 from ganzoo.precision import full_precision
 
 Taps = tuple[float, ...]
@@ -52,7 +53,12 @@ def up_convolution(x: Tensor, weight: Tensor, taps: Taps = TAPS) -> Tensor:
         weight: (O, I, 3, 3). Output position 2p + q of the convolution sees input p times weight q.
         taps: Weights of the filter.
     """
-    return blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), _margin(taps), taps, gain=4.0)
+    return blur(twice.conv_transpose2d(x, weight.transpose(0, 1), stride=2), _margin(taps), taps, gain=4.0)
+
+
+def for_up_convolution(weight: Tensor) -> Tensor:
+    """The weight, (O, I, 3, 3), in the memory format of its gradient there, in which no pass copies it."""
+    return weight.transpose(0, 1).contiguous(memory_format=torch.channels_last).transpose(0, 1)
 
 
 @cache

@@ -8,15 +8,15 @@ channel, of the outputs. This is exact, and one dense convolution for the whole 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ganzoo import streams
 from ganzoo.layers.equalized import EqualizedLinear
-from ganzoo.layers.filtered import up_convolution
+from ganzoo.layers.filtered import for_up_convolution, up_convolution
+from ganzoo.layers.twice import conv2d, leaky_relu_
 from ganzoo.precision import at_least_float32, full_precision
 
 NoiseMode = Literal["random", "fixed", "off"]
@@ -54,7 +54,8 @@ class ModulatedConv2d(nn.Module):
         """
         super().__init__()
         fan_in = inputs * kernel_size**2
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel_size, kernel_size))
+        weight = torch.randn(outputs, inputs, kernel_size, kernel_size)
+        self.weight = nn.Parameter(for_up_convolution(weight) if up else weight.to(memory_format=torch.channels_last))
         if not equalize:
             self.weight.data /= math.sqrt(fan_in)
         self.affine = EqualizedLinear(style_dim, inputs, bias_init=1.0, equalize=equalize)
@@ -76,7 +77,7 @@ class ModulatedConv2d(nn.Module):
         if self.kernel_size == 1:
             return self._pointwise(x, scales, factors, offset)
         x = x * scales[:, :, None, None].to(x.dtype)
-        y = up_convolution(x, self.weight) if self.up else F.conv2d(x, self.weight, padding=self.kernel_size // 2)
+        y = up_convolution(x, self.weight) if self.up else conv2d(x, self.weight, padding=self.kernel_size // 2)
         if factors is not None:
             factors = factors[:, :, None, None].to(y.dtype)
         if offset is None:
@@ -95,7 +96,7 @@ class ModulatedConv2d(nn.Module):
                 return scales, None
             if half:
                 scales = scales / scales.abs().amax(dim=1, keepdim=True).clamp_min(self.eps)
-            squares = self.weight.square().sum(dim=(2, 3))  # (outputs, inputs)
+            squares: Tensor = _SquaresOfKernels.apply(self.weight)
             return scales, torch.rsqrt(scales.square() @ squares.T + self.eps) * self.gain
 
     def _pointwise(self, x: Tensor, scales: Tensor, factors: Tensor | None, offset: Tensor | None) -> Tensor:
@@ -108,6 +109,32 @@ class ModulatedConv2d(nn.Module):
         if offset is not None:
             y = y + offset.to(y.dtype)
         return y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+class _SquaresOfKernels(torch.autograd.Function):
+    """Sums over the squares of each kernel: (O, I, k, k) to (O, I).
+
+    On a CPU position by position, as torch's sum is slow in these formats. Its derivative is one product, not three.
+    """
+
+    @staticmethod
+    def forward(weight: Tensor) -> Tensor:
+        if weight.device.type != "cpu":
+            return weight.square().sum(dim=(2, 3))
+        first, *others = [position for row in weight.unbind(2) for position in row.unbind(2)]
+        squares = first.square()
+        for position in others:
+            squares.addcmul_(position, position)
+        return squares
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (weight,), (gradient,) = ctx.saved_tensors, gradients
+        return cast(Tensor, weight) * (2 * gradient)[:, :, None, None]
 
 
 class Styling(NamedTuple):
@@ -164,6 +191,6 @@ class StyledConv(nn.Module):
 
 
 def activate(x: Tensor, clamp: float | None = None) -> Tensor:
-    """The leaky rectifier; its gain is in what came before, as it commutes with positive factors."""
-    x = F.leaky_relu(x, 0.2)
+    """The leaky rectifier, in the memory of x; its gain is in what came before: it commutes with positive factors."""
+    x = leaky_relu_(x, 0.2)
     return x if clamp is None else x.clamp(-clamp, clamp)

@@ -97,7 +97,6 @@ class SynthesisBlock(nn.Module):
             else None
         )
         self.rgb_bias = nn.Parameter(torch.zeros(channels)) if channels else None
-        self.conv.to(memory_format=torch.channels_last)  # as features are; not for transposed convolutions
 
     def forward(
         self, x: Tensor, image: Tensor | None, styles: list[Tensor], noise: NoiseMode, name: str
@@ -126,7 +125,6 @@ class DiscriminatorBlock(nn.Module):
         self.down = EqualizedConv2d(inputs, outputs, 3, stride=2, padding=0, gain=GAIN * half, equalize=equalize)
         self.skip = EqualizedConv2d(inputs, outputs, 1, bias=False, gain=half, equalize=equalize) if residual else None
         self.clamp = options.clamp
-        self.to(memory_format=torch.channels_last)  # as features are
 
     def forward(self, x: Tensor) -> Tensor:
         y = activate(self.conv(x), self.clamp)

@@ -16,33 +16,57 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganzoo.layers.operations import Step, forward, of_input, of_weight, of_weight_and_bias, plain
 from ganzoo.precision import is_autocast
 
 
 class Conv2d(nn.Conv2d):
-    """:class:`torch.nn.Conv2d` of stride 1, in channels_last."""
+    """:class:`torch.nn.Conv2d` in channels_last, with equal strides and padding along both sides."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return conv2d(x, weight, bias, padding=int(self.padding[0]), groups=self.groups)
+        return conv2d(
+            x, weight, bias, stride=int(self.stride[0]), padding=int(self.padding[0]), groups=int(self.groups)
+        )
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, padding: int = 0, groups: int = 1) -> Tensor:
-    """:func:`torch.nn.functional.conv2d` of stride 1, in channels_last.
+def conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0, groups: int = 1
+) -> Tensor:
+    """:func:`torch.nn.functional.conv2d` in channels_last.
 
     Args:
         x: (N, C, H, W).
         weight: (O, C / groups, k, k).
         bias: (O,).
+        stride: Rows and columns from one output to the next.
         padding: Zeros on each side.
         groups: Groups of channels, each of which is convolved by itself.
 
     Returns:
-        (N, O, H + 2 padding - k + 1, W + 2 padding - k + 1).
+        (N, O, (H + 2 padding - k) // stride + 1, (W + 2 padding - k) // stride + 1).
     """
+    return _any(x, weight, bias, Step(padding, groups, stride))
+
+
+def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int = 1) -> Tensor:
+    """:func:`torch.nn.functional.conv_transpose2d` in channels_last.
+
+    Args:
+        x: (N, C, H, W).
+        weight: (C, O, k, k).
+        stride: Rows and columns from where one input goes to where the next one does.
+
+    Returns:
+        (N, O, stride (H - 1) + k, stride (W - 1) + k).
+    """
+    return _any(x, weight, None, Step(stride=stride, transposed=True))
+
+
+def _any(x: Tensor, weight: Tensor, bias: Tensor | None, step: Step) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
     if is_autocast(x.device):  # its casts are torch's; such passes are not differentiated twice
-        return F.conv2d(x, weight, bias, 1, padding, 1, groups)
-    return _convolved(x, weight, bias, _Step(padding, groups))
+        return plain(x, weight, bias, step)
+    return _convolved(x, weight, bias, step)
 
 
 def leaky_relu_(x: Tensor, slope: float) -> Tensor:
@@ -51,77 +75,7 @@ def leaky_relu_(x: Tensor, slope: float) -> Tensor:
     return y
 
 
-class _Step(NamedTuple):
-    """What a convolution is beside its weight."""
-
-    padding: int
-    groups: int
-
-
-# ---------------------------------------------------------------------- the three operations
-
-
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, step: _Step) -> Tensor:
-    if not _is_pointwise(x, weight):
-        return F.conv2d(x, weight, bias, 1, step.padding, 1, step.groups)
-    return _images(F.conv2d(_rows(x), weight, bias, groups=step.groups), len(x))
-
-
-def _of_input(gradient: Tensor, weight: Tensor, shape: torch.Size, step: _Step) -> Tensor:
-    """The gradient of x, of that shape."""
-    if not _is_pointwise(gradient, weight):
-        return _backward(gradient, _blank(shape, gradient), weight, step, 0)
-    rows = _rows(gradient)
-    x = _blank(torch.Size([len(rows), shape[1], *rows.shape[2:]]), gradient)
-    return _images(_backward(rows, x, weight, step, 0), len(gradient))
-
-
-def _of_weight(gradient: Tensor, x: Tensor, shape: torch.Size, step: _Step) -> Tensor:
-    """The gradient of the weight, of that shape."""
-    weight = x.new_empty(shape)
-    if _is_pointwise(x, weight):
-        gradient, x = _rows(gradient), _rows(x)
-    return _backward(gradient, x, weight, step, 1)
-
-
-def _backward(gradient: Tensor, x: Tensor, weight: Tensor, step: _Step, which: int) -> Tensor:
-    padding, mask = [step.padding] * 2, [which == 0, which == 1, False]
-    found: Tensor = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], step.groups, mask
-    )[which]
-    return found
-
-
-def _is_pointwise(x: Tensor, weight: Tensor) -> bool:
-    """Whether the convolution is one of single positions, on a CPU.
-
-    There, batches of fewer than 16 images go another, slower way than oneDNN's. Rows of images are images, too.
-    """
-    return x.device.type == "cpu" and weight.shape[2:] == (1, 1)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) as (N H, C, 1, W), a view in channels_last."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    return x.permute(0, 2, 3, 1).flatten(0, 1)[:, None].permute(0, 3, 1, 2)
-
-
-def _images(rows: Tensor, num: int) -> Tensor:
-    """The other way."""
-    _, channels, _, width = rows.shape
-    images = rows.permute(0, 2, 3, 1).reshape(num, -1, width, channels).permute(0, 3, 1, 2)
-    return images.data  # which autograd does not take for a view, so that it may be changed
-
-
-def _blank(shape: torch.Size, like: Tensor) -> Tensor:
-    """Never read."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-# ---------------------------------------------------------------------- their derivatives
-
-
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, step: _Step) -> Tensor:
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, step: Step) -> Tensor:
     # The way to the weight is a node of its own, beside the way to x: so a gradient of x alone does not compute it.
     aside = _Aside.apply(_Held(x), weight, bias, step) if torch.is_grad_enabled() and _trains(weight, bias) else None
     y: Tensor = _Convolution.apply(x, weight, bias, aside, step)
@@ -136,8 +90,8 @@ class _Convolution(torch.autograd.Function):
     """Knows the gradient of x; that of the weight comes through ``aside``, whose value is 0."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, aside: Tensor | None, step: _Step) -> Tensor:
-        return _forward(x, weight, bias, step)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, aside: Tensor | None, step: Step) -> Tensor:
+        return forward(x, weight, bias, step)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -162,11 +116,13 @@ class _Aside(torch.autograd.Function):
     """Zeros that have the weight's and the bias's gradients, and no way to x."""
 
     @staticmethod
-    def forward(held: _Held, weight: Tensor, bias: Tensor | None, step: _Step) -> Tensor:
-        x = held.x
-        margin = 2 * step.padding + 1
-        sides = (side + margin - size for side, size in zip(x.shape[2:], weight.shape[2:], strict=True))
-        return x.new_zeros(()).expand(len(x), len(weight), *sides)
+    def forward(held: _Held, weight: Tensor, bias: Tensor | None, step: Step) -> Tensor:
+        x, size = held.x, weight.shape[-1] - 2 * step.padding
+        if step.transposed:
+            sides = (step.stride * (side - 1) + size for side in x.shape[2:])
+        else:
+            sides = ((side - size) // step.stride + 1 for side in x.shape[2:])
+        return x.new_zeros(()).expand(len(x), weight.shape[1 if step.transposed else 0], *sides)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -177,16 +133,20 @@ class _Aside(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
         (gradient,), (x,) = gradients, ctx.saved_tensors
-        of_weight = _OfWeight.apply(gradient, x, ctx.shape, ctx.step) if ctx.needs_input_grad[1] else None
-        return None, of_weight, gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None
+        _, of_weight, of_bias, _ = ctx.needs_input_grad
+        if of_weight and of_bias and not torch.is_grad_enabled():
+            both = of_weight_and_bias(gradient, x, ctx.shape, ctx.step)
+            return None, both[0], both[1], None
+        weight = _OfWeight.apply(gradient, x, ctx.shape, ctx.step) if of_weight else None
+        return None, weight, gradient.sum((0, 2, 3)) if of_bias else None, None
 
 
 class _OfInput(torch.autograd.Function):
     """Linear in the gradient of y and in the weight."""
 
     @staticmethod
-    def forward(gradient: Tensor, weight: Tensor, shape: torch.Size, step: _Step) -> Tensor:
-        return _of_input(gradient, weight, shape, step)
+    def forward(gradient: Tensor, weight: Tensor, shape: torch.Size, step: Step) -> Tensor:
+        return of_input(gradient, weight, shape, step)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -205,8 +165,8 @@ class _OfWeight(torch.autograd.Function):
     """Linear in the gradient of y and in x."""
 
     @staticmethod
-    def forward(gradient: Tensor, x: Tensor, shape: torch.Size, step: _Step) -> Tensor:
-        return _of_weight(gradient, x, shape, step)
+    def forward(gradient: Tensor, x: Tensor, shape: torch.Size, step: Step) -> Tensor:
+        return of_weight(gradient, x, shape, step)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -217,6 +217,7 @@ class StyleGANDiscriminator(nn.Module):
         self.hidden = EqualizedLinear(last * math.prod(base), last, gain=GAIN, equalize=equalize)
         self.head = EqualizedLinear(last, last if label else 1, equalize=equalize)
         self.label, self.clamp = label, options.clamp
+        self.to(memory_format=torch.channels_last)  # as features are
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.features(images.contiguous(memory_format=torch.channels_last))

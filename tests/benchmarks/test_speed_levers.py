@@ -18,7 +18,7 @@ from benchmarks.speed import cycles, forms, levers
 from benchmarks.speed.cases import TINY
 from benchmarks.speed.clocks import Clocks
 from benchmarks.speed.levers import LEVERS
-from ganzoo import ema, streams
+from ganzoo import ema, memory, streams
 from ganzoo.gan import GAN
 from ganzoo.layers import filtered, pieces, twice
 from ganzoo.layers.folded import ConvPool2d, UpConv2d
@@ -56,9 +56,12 @@ MODELS: dict[str, tuple[Callable[[], GAN], tuple[int, ...], list[str]]] = {
     "sngan": (
         sngan,
         (4, 3, 32, 32),
-        ["folds", "shortcuts", "together", "channels_last", "adam", "average", "freezing", "logging", "iteration"],
+        [
+            *("folds", "shortcuts", "together", "channels_last", "memory", "adam", "average", "freezing", "logging"),
+            "iteration",
+        ],
     ),
-    "stylegan": (stylegan, (4, 3, 16, 16), ["modulation", "fusion", "filter", "together", "channels_last"]),
+    "stylegan": (stylegan, (4, 3, 16, 16), ["modulation", "fusion", "filter", "twice", "together", "channels_last"]),
     "r3gan": (r3gan, (4, 1, 8, 8), ["sweep", "twice"]),
     "dcgan": (lambda: DCGAN(16, 3, width=4, latent_dim=8, **SMOOTH), (4, 3, 16, 16), ["format"]),
 }
@@ -85,6 +88,7 @@ def state(gan: GAN) -> dict[str, object]:
         "freezing": Player.frozen,
         "average": ema.update_average,
         "logging": "add" in vars(gan.meter),
+        "memory": memory.kept,
         "adam": [group["fused"] for optimizer in optimizers for group in optimizer.param_groups],
         "format": [
             forms._is_last(x)
@@ -130,7 +134,7 @@ NUM_CYCLES = 20
 #: sqrt(n) 6e-8 of its size, here under 1e-5 with n < 10,000, and 20 steps feed that back. For it to stay rounding, Adam
 #: has eps 1e-3, or gradients that are but rounding would become whole steps, and rectifiers are smooth, or a value that
 #: rounding moves past 0 would change a gradient at once (which is what happens with plain ones: 3e-4 in one turn).
-BITWISE = {"freezing", "logging"}
+BITWISE = {"freezing", "logging", "memory"}
 TOLERANCE = 5e-4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from unittest import mock
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
-from ganzoo.layers import pieces, twice
+from ganzoo.layers import operations, pieces, twice
 from ganzoo.layers.twice import conv2d, leaky_relu_
 from ganzoo.models import R3GAN
 from ganzoo.parts import Part, Turn
@@ -41,8 +42,86 @@ def test_derivatives_of_a_convolution(size: int, padding: int, groups: int) -> N
 def test_a_gradient_of_the_input_does_not_compute_that_of_the_weight() -> None:
     x = torch.randn(2, 4, 3, 3, requires_grad=True)
     y = conv2d(x * 1, torch.randn(4, 4, 3, 3, requires_grad=True), padding=1)
-    with mock.patch.object(twice, "_of_weight", side_effect=AssertionError):
+    with mock.patch.object(twice, "of_weight", side_effect=AssertionError):
         torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
+#: Stride, padding, size of the kernel, height and width, batch, channels in and out. On a CPU they reach each of the
+#: ways: torch's own, products for few positions, for wide layers with strides, and spreads of maps of up to 4x4.
+STRIDED = [
+    (2, 0, 3, (4, 4), 8, 5, 7),
+    (2, 0, 3, (9, 9), 9, 5, 7),
+    (2, 0, 3, (8, 10), 8, 5, 7),
+    (2, 0, 3, (17, 17), 3, 256, 256),
+    (2, 0, 3, (8, 8), 3, 256, 256),
+    (2, 1, 3, (8, 8), 2, 6, 4),
+    (1, 1, 3, (4, 3), 3, 6, 4),
+    (1, 1, 3, (12, 12), 3, 6, 4),
+    (3, 0, 2, (7, 4), 2, 4, 4),
+    (1, 0, 1, (5, 5), 2, 4, 4),
+]
+
+
+def derivatives(function: Callable[[Tensor, Tensor, Tensor], Tensor], *given: Tensor) -> list[Tensor]:
+    """The result, its gradients without and with a graph, and those of their squares."""
+    leaves = [x.detach().requires_grad_() for x in given]
+    y = function(*leaves)
+    first = torch.autograd.grad(y.square().sum(), leaves, retain_graph=True)
+    graph = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+    second = torch.autograd.grad(sum(x.square().sum() for x in graph), leaves)
+    return [x.detach() for x in (y, *first, *graph, *second)]
+
+
+@pytest.mark.parametrize("case", STRIDED, ids=str)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_strided_and_transposed_convolutions(case: tuple, transposed: bool) -> None:
+    """Equal to torch's, as are their derivatives of first and second order."""
+    stride, padding, size, sides, num, inputs, outputs = case
+    if transposed and padding:
+        pytest.skip("transposed convolutions have no padding here")
+    torch.manual_seed(0)
+    x = torch.randn(num, inputs, *sides, dtype=torch.float64)
+    weight = torch.randn(*((inputs, outputs) if transposed else (outputs, inputs)), size, size, dtype=torch.float64)
+    bias = torch.randn(outputs, dtype=torch.float64)
+
+    def own(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if transposed:
+            return twice.conv_transpose2d(x, weight, stride=stride) + bias[:, None, None]
+        return conv2d(x, weight, bias, stride=stride, padding=padding)
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if transposed:
+            return F.conv_transpose2d(x, weight, bias, stride)
+        return F.conv2d(x, weight, bias, stride, padding)
+
+    for found, expected in zip(derivatives(own, x, weight, bias), derivatives(plain, x, weight, bias), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+def test_each_way_of_a_convolution_is_taken() -> None:
+    """Else the test above would show less than it says."""
+    taken = set()
+    for name in ("_spread", "_product", "_backward", "_rows"):
+        with mock.patch.object(operations, name, side_effect=getattr(operations, name)) as way:
+            for case in STRIDED:
+                stride, padding, size, sides, num, inputs, outputs = case
+                x = torch.randn(num, inputs, *sides, requires_grad=True)
+                weight = torch.randn(outputs, inputs, size, size, requires_grad=True)
+                conv2d(x, weight, stride=stride, padding=padding).sum().backward()
+        taken |= {name} if way.called else set()
+    assert taken == {"_spread", "_product", "_backward", "_rows"}
+
+
+def test_gradients_of_kernels_have_the_memory_format_of_kernels() -> None:
+    """Where they have not, each step of the optimizer copies them."""
+    for sides in ((4, 4), (12, 12)):
+        x = torch.randn(12, 6, *sides)
+        for strided, weight in (
+            (conv2d, torch.randn(4, 6, 3, 3).to(memory_format=torch.channels_last)),
+            (twice.conv_transpose2d, torch.randn(6, 4, 3, 3).to(memory_format=torch.channels_last)),
+        ):
+            (gradient,) = torch.autograd.grad(strided(x, weight.requires_grad_(), stride=2).sum(), weight)
+            assert gradient.stride() == weight.stride()
 
 
 def test_derivatives_of_a_rectifier() -> None:
