@@ -1,6 +1,6 @@
 """Memory on a CPU: glibc gives freed memory back to the system, which then fills each page anew when it is asked again.
 
-A cycle of a GAN frees and asks for the same tens of megabytes again and again: 2 to 7 % of its time went there.
+A cycle of a GAN frees and asks for the same tens of megabytes again and again: 2 to 6 % of its time went there.
 """
 
 from __future__ import annotations
