@@ -33,10 +33,11 @@ def keep_freed() -> bool:
 def give_back(size: int = 2**25) -> None:
     """The other way: blocks of so many bytes or more come from the system and go back to it, free ones at once.
 
-    The default is where glibc's own bound ends, which grows with what a process frees.
+    The default is where glibc's own bound ends, which grows with what a process frees. Without :func:`keep_freed`
+    before, nothing is changed.
     """
     global kept
-    if library := _glibc():
+    if kept and (library := _glibc()):
         kept = False
         library.mallopt(_MMAP_THRESHOLD, size)
         library.mallopt(_TRIM_THRESHOLD, 2 * size)

@@ -46,7 +46,7 @@ class Adam(Optimizer):
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         given = list(parameters)
-        fused = all(p.device.type in ("cpu", "cuda") for p in given)
+        fused = all(p.device.type in ("cpu", "cuda") and _is_dense(p) for p in given)
         return _Adam(given, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=fused)
 
 
@@ -137,6 +137,12 @@ class _Adam(torch.optim.Adam):
     def _cuda_graph_capture_health_check(self) -> None:  # its name in torch < 2.14
         if self.param_groups[0]["params"][0].device.type != "cpu":
             super()._cuda_graph_capture_health_check()
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether its numbers are all that is between its first and its last one in memory."""
+    last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.is_contiguous() or last + 1 == x.numel()
 
 
 def _arranged(x: Tensor, like: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,8 +66,11 @@ def test_freed_memory_is_kept() -> None:
 
 @needs_glibc
 def test_a_plan_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.give_back()
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    monkeypatch.setattr(memory, "_glibc", lambda: SimpleNamespace())  # whose settings cannot be changed
     assert not memory.keep_freed()
+    memory.give_back()
 
 
 def test_other_systems_have_nothing_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:

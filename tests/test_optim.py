@@ -61,3 +61,17 @@ def test_the_check_of_formats_notices_torchs_own() -> None:
 
     kills(lambda make: check_formats(make, "channels_last", "usual", "channels_last"), torchs)
     kills(lambda make: check_formats(make, "usual", "usual", "channels_last"), torchs)
+
+
+def test_parameters_with_gaps_are_left_to_torchs_plain_step() -> None:
+    """The line from their first number to their last one holds numbers of others."""
+    torch.manual_seed(0)
+    whole, gradient = torch.randn(2, 4, 5).unbind()
+    p = nn.Parameter(whole[:, :3])
+    optimizer = Adam(0.1, (0.8, 0.9))([p])
+    (expected,) = by_hand(whole[:, :3].clone(), [gradient[:, :3]], 0.1, (0.8, 0.9))
+    others = whole[:, 3:].clone()
+    p.grad = gradient[:, :3]
+    optimizer.step()
+    assert torch.allclose(p, expected, atol=1e-6)
+    assert torch.equal(whole[:, 3:], others)

@@ -119,7 +119,7 @@ class _SquaresOfKernels(torch.autograd.Function):
 
     @staticmethod
     def forward(weight: Tensor) -> Tensor:
-        if weight.device.type != "cpu":
+        if weight.device.type != "cpu" or weight.element_size() < 4:  # half precision is summed in a wider type
             return weight.square().sum(dim=(2, 3))
         first, *others = [position for row in weight.unbind(2) for position in row.unbind(2)]
         squares = first.square()

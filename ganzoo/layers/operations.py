@@ -104,7 +104,7 @@ def _is_better_by_product(small: Tensor, shape: torch.Size, step: Step) -> bool:
 
 def _is_better_spread(small: Tensor, weight: Tensor, step: Step) -> bool:
     """The same of a transposed convolution: 1.3 times for maps of 4x4, no gain for those of 8x8."""
-    few = small[0, 0].numel() <= 16 and step.stride > 1 and weight.shape[2:] != (1, 1)
+    few = small.shape[2] * small.shape[3] <= 16 and step.stride > 1 and weight.shape[2:] != (1, 1)
     return few and small.device.type == "cpu" and step == Step(stride=step.stride, transposed=step.transposed)
 
 
@@ -120,13 +120,13 @@ def _spread(small: Tensor, weight: Tensor, step: Step, shape: torch.Size | None 
     (num, _, *sides), size, stride = small.shape, weight.shape[2], step.stride
     height, width = (stride * (side - 1) + size for side in sides) if shape is None else shape[2:]
     kernels = weight.permute(0, 2, 3, 1).flatten(1)  # a view in channels_last
-    spread = (small.permute(0, 2, 3, 1).flatten(0, 2) @ kernels).view(num, *sides, size, size, -1)
+    spread = (small.permute(0, 2, 3, 1).flatten(0, 2) @ kernels).view(num, *sides, size, size, weight.shape[1])
     large = small.new_zeros(num, height, width, weight.shape[1])
     for i in range(size):
         for j in range(size):
             rows, columns = (slice(k, k + stride * side, stride) for k, side in zip((i, j), sides, strict=True))
             large[:, rows, columns] += spread[:, :, :, i, j]
-    return large.permute(0, 3, 1, 2)
+    return large.permute(0, 3, 1, 2).data  # which autograd does not take for a view, so that it may be changed
 
 
 def _product(small: Tensor, large: Tensor, shape: torch.Size, step: Step) -> Tensor:
@@ -143,7 +143,7 @@ def _product(small: Tensor, large: Tensor, shape: torch.Size, step: Step) -> Ten
     maps = F.pad(large.permute(0, 2, 3, 1), [0, 0, *[step.padding] * 4]).contiguous()
     image, row, column, _ = maps.stride()
     sides = (num, height, width, size, size, inputs), (image, row * step.stride, column * step.stride, row, column, 1)
-    windows = maps.as_strided(*sides).reshape(num * height * width, -1)
+    windows = maps.as_strided(*sides).reshape(num * height * width, size * size * inputs)
     positions = small.permute(0, 2, 3, 1).reshape(-1, outputs)
     return (positions.T @ windows).view(outputs, size, size, inputs).permute(0, 3, 1, 2)
 
@@ -156,8 +156,8 @@ def _rows(x: Tensor) -> Tensor:
 
 def _images(rows: Tensor, num: int) -> Tensor:
     """The other way."""
-    _, channels, _, width = rows.shape
-    images = rows.permute(0, 2, 3, 1).reshape(num, -1, width, channels).permute(0, 3, 1, 2)
+    num_rows, channels, _, width = rows.shape
+    images = rows.permute(0, 2, 3, 1).reshape(num, num_rows // max(num, 1), width, channels).permute(0, 3, 1, 2)
     return images.data  # which autograd does not take for a view, so that it may be changed
 
 
