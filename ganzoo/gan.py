@@ -193,8 +193,7 @@ class GAN(Configurable, Loop):
             self.trainer.should_stop = True
 
     def on_train_end(self) -> None:
-        if self.device.type == "cpu":
-            memory.give_back()
+        memory.give_back()
 
     def _check_ends(self, *, by_epochs: bool) -> None:
         by_time = any(isinstance(callback, Timer) for callback in internals.callbacks_of(self.trainer))

@@ -16,7 +16,7 @@ VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD
 kept = False  #: whether the process keeps what is freed
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers of these settings
-_MOST, _MOST_BEFORE_2_35 = 2**30, 2**25
+_MOST, _OWN = 2**30, 2**25  # the second is where glibc's own, growing bound ends, and the most before glibc 2.35
 
 
 def keep_freed() -> bool:
@@ -25,22 +25,18 @@ def keep_freed() -> bool:
     library = _glibc()
     if library is None or any(name in os.environ for name in VARIABLES):
         return False
-    set_size = any(library.mallopt(_MMAP_THRESHOLD, size) for size in (_MOST, _MOST_BEFORE_2_35))
+    set_size = any(library.mallopt(_MMAP_THRESHOLD, size) for size in (_MOST, _OWN))
     kept = bool(set_size and library.mallopt(_TRIM_THRESHOLD, 2**31 - 1))
     return kept
 
 
-def give_back(size: int = 2**25) -> None:
-    """The other way: blocks of so many bytes or more come from the system and go back to it, free ones at once.
-
-    The default is where glibc's own bound ends, which grows with what a process frees. Without :func:`keep_freed`
-    before, nothing is changed.
-    """
+def give_back() -> None:
+    """End what :func:`keep_freed` began: large blocks come from the system and go back to it, free ones at once."""
     global kept
     if kept and (library := _glibc()):
         kept = False
-        library.mallopt(_MMAP_THRESHOLD, size)
-        library.mallopt(_TRIM_THRESHOLD, 2 * size)
+        library.mallopt(_MMAP_THRESHOLD, _OWN)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _OWN)
         library.malloc_trim(0)
 
 

@@ -201,6 +201,9 @@ def given_back(gan: GAN) -> Iterator[None]:
     memory.keep_freed()
 
 
+# ---------------------------------------------------------------------- memory formats
+
+
 def is_channels_last(gan: GAN) -> bool:
     """Whether kernels are in channels_last, or feature maps of styled layers."""
     return is_modulated(gan) or any(map(_is_last, gan.parameters()))
@@ -210,7 +213,7 @@ def is_channels_last(gan: GAN) -> bool:
 def contiguous(gan: GAN) -> Iterator[None]:
     """The usual memory format of feature maps and kernels."""
     plain, kernels = Tensor.contiguous, [p for p in gan.parameters() if _is_last(p)]
-    turned = [p for p in gan.parameters() if p.dim() == 4 and _is_last(p.transpose(0, 1)) and p not in set(kernels)]
+    turned = [p for p in gan.parameters() if p.dim() == 4 and not _is_last(p) and _is_last(p.transpose(0, 1))]
     _arrange(gan, [*kernels, *turned], _plain)
     with mock.patch.object(Tensor, "contiguous", lambda x, memory_format=None: plain(x)):
         yield
