@@ -1,8 +1,8 @@
 """The published toy table: ``python -m benchmarks.scores run|table|speed``.
 
 VEEGAN's ring of 8 and grid of 25 under PacGAN's protocol (``--protocol paper``) or a compact one, named so. The seeds
-of a method train at once as one stacked network. A run that is stopped goes on with the same command, and ends with
-the numbers of one that was not.
+of a method train at once, as one stacked network per core (``--stacks``). A run that is stopped goes on with the same
+command, and ends with the numbers of one that was not.
 
     python -m benchmarks.scores run --data grid --method pacgan2 --seconds 600
     python -m benchmarks.scores run --all --minutes 60     # fills what is missing, in order
@@ -13,14 +13,13 @@ the numbers of one that was not.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import math
+import os
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -29,16 +28,17 @@ from benchmarks.scores import records
 from benchmarks.scores.methods import METHODS, Method
 from benchmarks.scores.protocol import PROTOCOLS, TARGETS, Protocol, Target
 from benchmarks.scores.speed import compare
+from benchmarks.scores.stacks import Plan, split, train
 from benchmarks.scores.table import write_table
-from benchmarks.scores.train import Run
 from ganzoo.files import write_json
+from ganzoo.memory import keep_freed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    _keep_freed_memory()
+    keep_freed()
     if options.command == "table":
         print(write_table(options.records))
         return 0
@@ -76,24 +76,16 @@ def _run(protocol: Protocol, options: argparse.Namespace) -> int:
 def _one(
     protocol: Protocol, target: Target, method: Method, seconds: float, code: str, options: argparse.Namespace
 ) -> None:
-    run = Run(protocol, method, target, range(options.seeds or target.num_seeds), device=options.device)
-    key = f"{records.config_hash(records.config(protocol, target, method))}-{len(run.seeds)}"
-    checkpoint = options.work / f"{records.name(protocol, target, method)}-{key}.pt"
-    if checkpoint.exists():
-        run.load(checkpoint)
-    ended = run.go(seconds, checkpoint)
-    scores = {name: values for name, values in run.curve[-1].items() if name != "cycle"} if run.curve else {}
-    print(f"{records.name(protocol, target, method)}: cycle {run.cycle} of {protocol.cycles} {scores}", flush=True)
-    if ended:
-        print(f"  {records.write(run, code, options.records).name}", flush=True)
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory: asking the system for each tensor of a megabyte costs as much as using it."""
-    with suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    seeds = range(options.seeds or target.num_seeds)
+    name, key = records.name(protocol, target, method), records.config_hash(records.config(protocol, target, method))
+    stacks = split(seeds, options.stacks or max(1, (os.cpu_count() or 1) // options.threads))
+    checkpoints = {options.work / f"{name}-{key}-{'-'.join(map(str, stack))}.pt": stack for stack in stacks}
+    runs = train(Plan(protocol, method, target, options.device, options.threads), checkpoints, seconds)
+    for run in runs:
+        scores = {key: values for key, values in run.curve[-1].items() if key != "cycle"} if run.curve else {}
+        print(f"{name}, seeds {run.seeds}: cycle {run.cycle} of {protocol.cycles} {scores}", flush=True)
+    if all(run.cycle >= protocol.cycles for run in runs):
+        print(f"  {records.write(runs, code, options.records).name}", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--all", action="store_true", help="every method on both targets that has no record yet")
     run.add_argument("--minutes", type=float, default=math.inf, help="the same with --all")
     run.add_argument("--seeds", type=int, help="default: 5 on the grid, 3 on the ring")
-    run.add_argument("--device", default="cpu")
+    run.add_argument("--stacks", type=int, help="processes that share the seeds; default: one per core and thread")
+    run.add_argument("--device", default="cpu", help="on a GPU, --stacks 1 is best")
     run.add_argument("--work", type=Path, default=records.ROOT / "runs" / "scores", help="folder of the checkpoints")
     for command in (run, table):
         command.add_argument("--records", type=Path, default=records.RECORDS, help="folder of the records")

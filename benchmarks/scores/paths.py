@@ -58,6 +58,8 @@ def measure(runs: Sequence[Path], num: int) -> list[Comparison]:
     for run in runs:
         paths = {images_of(path) / 1000: path for path in (run / "checkpoints").glob("kimg-*.ckpt")}
         kimg = sorted(mark for mark in paths if mark >= 0)
+        if not kimg:
+            raise SystemExit(f"{run} has no numbered checkpoint: train it with --checkpoint.every_kimg.")
         lengths = [path_lengths(load_model(paths[mark]), num) for mark in kimg]
         unknown = [None] * len(kimg)
         means.append(Course(run.name, kimg, unknown, [float(one.mean()) for one in lengths]))

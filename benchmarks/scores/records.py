@@ -41,34 +41,46 @@ def config_hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write(run: Run, code: str, folder: Path = RECORDS) -> Path:
-    """Write the record of a run that has ended; ``code`` is the commit that it was started from."""
-    content = config(run.protocol, run.target, run.method)
-    points = run.samples()[0, :SHOWN]
+def write(runs: Sequence[Run], code: str, folder: Path = RECORDS) -> Path:
+    """Write the record of runs that have ended, stacks of seeds of one method; ``code``: the commit at their start."""
+    first = runs[0]
+    content, seeds = config(first.protocol, first.target, first.method), [seed for run in runs for seed in run.seeds]
+    points = first.samples()[0, :SHOWN]
     points = points[points.isfinite().all(1)]  # JSON has no nan
+    curve = [_joined(rows) for rows in zip(*(run.curve for run in runs), strict=True)]
     record = {
-        "protocol": run.protocol.name,
-        "data": run.target.name,
-        "method": run.method.name,
-        "title": run.method.title,
-        "seeds": run.seeds,
-        "cycles": run.cycle,
-        "results": {key: run.curve[-1][key] for key in run.curve[-1] if key != "cycle"},
-        "seconds": {"cpu": round(run.cpu_seconds, 1), "wall": round(run.wall_seconds, 1)},
-        "differences": differences(run.protocol, len(run.seeds)),
-        "notes": list(run.method.notes),
+        "protocol": first.protocol.name,
+        "data": first.target.name,
+        "method": first.method.name,
+        "title": first.method.title,
+        "seeds": seeds,
+        "stacks": [len(run.seeds) for run in runs],
+        "cycles": first.cycle,
+        "results": {key: curve[-1][key] for key in curve[-1] if key != "cycle"},
+        "seconds": {
+            "cpu": round(sum(run.cpu_seconds for run in runs), 1),
+            "wall": round(max(run.wall_seconds for run in runs), 1),
+        },
+        "differences": differences(first.protocol, len(seeds)),
+        "notes": list(first.method.notes),
         "commit": code,
         "config_hash": config_hash(content),
         "config": content,
         "versions": {"ganzoo": ganzoo.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": machine(run.latents.device),
-        "curve": run.curve,
+        "machine": machine(first.latents.device),
+        "curve": curve,
         "samples": [[round(x, 3) for x in point] for point in points.tolist()],
     }
-    path = folder / f"{name(run.protocol, run.target, run.method)}.json"
+    path = folder / f"{name(first.protocol, first.target, first.method)}.json"
     with atomic(path, "w") as file:
         file.write(_dump(record) + "\n")
     return path
+
+
+def _joined(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One point of the curves of several stacks, as if they had been one."""
+    lists = {key: [value for row in rows for value in row[key]] for key in rows[0] if key != "cycle"}
+    return {"cycle": rows[0]["cycle"], **lists}
 
 
 def read(folder: Path = RECORDS) -> list[dict[str, Any]]:

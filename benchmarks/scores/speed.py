@@ -1,13 +1,17 @@
-"""What several stacked seeds cost against one: in the same program, and in ``Trainer.fit``.
+"""What several stacked seeds cost against one: in the same program, in ``Trainer.fit``, and on the clock.
 
-Both sides run in turn, in one process and one thread; CPU time counts, since the machine may be shared.
+Both sides run in turn and in one thread. In one process CPU time counts, since the machine may be shared; of stacks on
+several cores, the time until the last one has ended, which is fair on a quiet machine only.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -16,6 +20,7 @@ from torch import Tensor
 from benchmarks.scores.methods import Method
 from benchmarks.scores.protocol import Protocol, Target
 from benchmarks.scores.records import commit, machine
+from benchmarks.scores.stacks import SPAWN, Plan, split
 from benchmarks.scores.train import Run
 from benchmarks.speed.bare import BareLoop
 from benchmarks.speed.clocks import silence
@@ -23,7 +28,7 @@ from benchmarks.speed.overhead import Case, Interleave, fit
 from ganzoo.models import MLPGAN
 
 CYCLES = 10  #: of each side, in turn
-Pairs = list[tuple[float, float]]  #: CPU milliseconds per cycle: one seed, all seeds
+Pairs = list[tuple[float, float]]  #: milliseconds per cycle: one seed, all seeds
 
 
 def compare(
@@ -35,6 +40,9 @@ def compare(
     facts["one_stacked"] = _summary(_stacked_pairs(protocol, method, target, seconds, num_seeds))
     if method.name == "gan":
         facts["one_in_fit"] = _summary(_fit_pairs(protocol, Run(protocol, method, target, range(num_seeds)), seconds))
+    stacks = split(range(num_seeds), os.cpu_count() or 1)
+    on_the_clock = _clock_pairs(Plan(protocol, method, target), stacks, seconds)
+    facts["on_the_clock"] = {"stacks": [len(stack) for stack in stacks], **_summary(on_the_clock)}
     return facts
 
 
@@ -56,6 +64,52 @@ def _fit_pairs(protocol: Protocol, run: Run, seconds: float) -> Pairs:
     interleave = Interleave(_Stack(run), case.shape)
     fit(case, seconds, [interleave])
     return [(1e3 * whole.cpu, 1e3 * stack.cpu) for stack, whole in interleave.pairs[len(interleave.pairs) // 10 :]]
+
+
+def _clock_pairs(plan: Plan, stacks: Sequence[Sequence[int]], seconds: float) -> Pairs:
+    """One seed in a process of its own, and all of them in a process per stack."""
+    with ExitStack() as opened:
+        one, *several = [opened.enter_context(_worker(plan, seeds)) for seeds in ([stacks[0][0]], *stacks)]
+        pairs: Pairs = []
+        end = time.monotonic() + seconds
+        while not pairs or time.monotonic() < end:
+            pairs.append((_clock_ms([one]), _clock_ms(several)))
+    return pairs
+
+
+def _clock_ms(workers: Sequence[Connection]) -> float:
+    """Until all have done their cycles."""
+    start = time.perf_counter()
+    for worker in workers:
+        worker.send(CYCLES)
+    for worker in workers:
+        worker.recv()
+    return (time.perf_counter() - start) * 1000 / CYCLES
+
+
+@contextmanager
+def _worker(plan: Plan, seeds: Sequence[int]) -> Iterator[Connection]:
+    """A process that trains these seeds for as many cycles as it is sent, and answers when they are done."""
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=_serve, args=(plan, seeds, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        ours.recv()
+        yield ours
+    finally:
+        ours.close()
+        process.join()
+
+
+def _serve(plan: Plan, seeds: Sequence[int], orders: Connection) -> None:
+    run = plan.run(seeds)
+    _cycle_ms(run)  # warms up
+    with suppress(EOFError):  # the other end was closed
+        while True:
+            orders.send(run.cycle)
+            for _ in range(orders.recv()):
+                run.step()
 
 
 def model(protocol: Protocol) -> MLPGAN:

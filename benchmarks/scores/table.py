@@ -132,11 +132,16 @@ def _cost(all_records: list[Record]) -> str:
     lines = ["## Cost\n", "| run | seeds at once | cycles | CPU minutes | wall minutes | machine | commit |"]
     lines.append("|---|---|---|---|---|---|---|")
     lines += [
-        f"| {r['protocol']}, {r['data']}, {r['title']} | {len(r['seeds'])} | {r['cycles']} | "
+        f"| {r['protocol']}, {r['data']}, {r['title']} | {_stacks(r)} | {r['cycles']} | "
         f"{r['seconds']['cpu'] / 60:.1f} | {r['seconds']['wall'] / 60:.1f} | {r['machine']} | {r['commit']} |"
         for r in all_records
     ]
     return "\n".join([*lines, "", AGAIN, _speed()]) + "\n"
+
+
+def _stacks(record: Record) -> str:
+    """Seeds that one process trained at once, and beside it another."""
+    return " + ".join(map(str, record.get("stacks", [len(record["seeds"])])))
 
 
 def _speed() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.scores import __main__ as program
-from benchmarks.scores import methods, records, second, speed, table, train
+from benchmarks.scores import methods, records, second, speed, stacks, table, train
 from benchmarks.scores.draws import Draws
 from benchmarks.scores.methods import METHODS, OneCentred, ZeroCentred
 from benchmarks.scores.networks import EPS, RETAIN, StackedDiscriminator, StackedGenerator, largest, minibatch_std
 from benchmarks.scores.protocol import PROTOCOLS, TARGETS, Protocol, differences
 from benchmarks.scores.train import Run
+from ganzoo.memory import give_back
 from ganzoo.models import MLPGAN
 from ganzoo.parts import Turn
 from ganzoo.penalties.gradient import R1, R2, WassersteinGradientPenalty
@@ -574,11 +576,12 @@ def command(*arguments: Any) -> int:
         return program.main(["--threads", "1", *map(str, arguments)])
     finally:
         torch.set_num_threads(threads)
+        give_back()
 
 
 @pytest.mark.usefixtures("tiny")
 def test_stopped_runs_go_on_and_all_fills_what_is_missing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = ["--protocol", "tiny", "--work", tmp_path / "work", "--records"]
+    places = ["--protocol", "tiny", "--stacks", 1, "--work", tmp_path / "work", "--records"]
     go = Run.go
 
     def one_cycle(run: Run, seconds: float, checkpoint: Any) -> bool:
@@ -592,7 +595,7 @@ def test_stopped_runs_go_on_and_all_fills_what_is_missing(tmp_path: Any, monkeyp
         for _ in range(TINY.cycles):
             assert not list(tmp_path.glob("a/*.json"))
             assert command("run", "--data", "ring", "--method", "rpgan", *places, tmp_path / "a") == 0
-    assert command("run", "--all", *places[:2], "--work", tmp_path / "fresh", "--records", tmp_path / "b") == 0
+    assert command("run", "--all", *places[:4], "--work", tmp_path / "fresh", "--records", tmp_path / "b") == 0
     assert len(list(tmp_path.glob("b/*.json"))) == len(METHODS) * len(TARGETS)
     assert not records.missing(TINY, list(TARGETS.values()), list(METHODS.values()), tmp_path / "b")
     resumed, whole = (json.loads((tmp_path / x / "tiny-ring-rpgan.json").read_text()) for x in "ab")
@@ -600,6 +603,49 @@ def test_stopped_runs_go_on_and_all_fills_what_is_missing(tmp_path: Any, monkeyp
         assert resumed[key] == whole[key]
     assert whole["config_hash"] == records.config_hash(whole["config"])
     assert whole["config_hash"] != records.config_hash({**whole["config"], "data": {}})
+
+
+def test_seeds_are_split_evenly() -> None:
+    assert stacks.split(range(5), 2) == [[0, 1, 2], [3, 4]]
+    assert stacks.split([7, 3, 5], 1) == [[7, 3, 5]]
+    assert stacks.split(range(2), 4) == [[0], [1]]
+    assert stacks.split(range(8), 3) == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_stacks_in_two_processes_are_the_seeds_of_one(tmp_path: Any) -> None:
+    """And the record says how it was made."""
+    for num in (1, 2):
+        work = ["run", "--protocol", "tiny", "--method", "pacgan2", "--stacks", num, "--work", tmp_path / str(num)]
+        assert command(*work, "--seeds", 3, "--records", tmp_path / f"records{num}") == 0
+        assert len(list(tmp_path.glob(f"{num}/*.pt"))) == num
+    one, two = (json.loads((tmp_path / f"records{n}" / "tiny-grid-pacgan2.json").read_text()) for n in (1, 2))
+    assert (one["stacks"], two["stacks"]) == ([3], [2, 1])
+    for key in ("seeds", "cycles", "curve", "results", "samples", "config_hash", "differences"):
+        assert one[key] == two[key]
+    assert len(two["results"]["modes"]) == 3
+
+
+def test_stopped_stacks_go_on(tmp_path: Any) -> None:
+    plan, checkpoints = stacks.Plan(TINY, METHODS["gan"], GRID), {tmp_path / "a.pt": [0, 1], tmp_path / "b.pt": [2]}
+    threads = torch.get_num_threads()
+    try:
+        assert [run.cycle for run in stacks.train(plan, checkpoints, 0.0)] == [0, 0]
+        runs = stacks.train(plan, checkpoints)
+    finally:
+        torch.set_num_threads(threads)
+        give_back()
+    whole = trained(Run(TINY, METHODS["gan"], GRID, range(3)), TINY.cycles)
+    assert [run.cycle for run in runs] == [TINY.cycles] * 2
+    assert torch.equal(torch.cat([run.samples() for run in runs]), whole.samples())
+
+
+def test_a_failure_of_one_stack_is_raised(tmp_path: Any) -> None:
+    """Of a checkpoint that cannot be read."""
+    (tmp_path / "b.pt").write_bytes(b"no checkpoint")
+    plan = stacks.Plan(TINY, METHODS["gan"], GRID)
+    with pytest.raises(pickle.UnpicklingError):
+        stacks.train(plan, {tmp_path / "a.pt": [0], tmp_path / "b.pt": [1]})
 
 
 def test_differences_are_said() -> None:
@@ -617,7 +663,7 @@ def test_the_table_has_means_and_deviations_beside_the_published(tmp_path: Any) 
     run.curve = [{"cycle": 6, "modes": [20, 22, 24], "high_quality": [0.5, 0.6, 0.7], "reverse_kl": [1.0, 1.0, 1.0]}]
     run.curve[0]["reverse_kl_all"] = [0.2, 0.3, 0.4]
     run.cpu_seconds, run.wall_seconds = 60.0, 90.0
-    records.write(run, "c0ffee", tmp_path / "records")
+    records.write([run], "c0ffee", tmp_path / "records")
     page = table.write_table(
         tmp_path / "records", tmp_path / "docs" / "page.md", tmp_path / "docs" / "images"
     ).read_text()
@@ -634,6 +680,13 @@ def test_the_table_has_means_and_deviations_beside_the_published(tmp_path: Any) 
 def test_cost_is_the_median_ratio_of_pairs() -> None:
     pairs = [(1.0, 2.0), (2.0, 6.0), (4.0, 4.0)]
     assert speed._summary(pairs) == {"one_ms": 2.0, "all_ms": 4.0, "ratio": 2.0, "num_pairs": 3}
+
+
+def test_on_the_clock_both_sides_do_their_cycles() -> None:
+    """Two stacks and the one seed, each in its process; a cycle takes time."""
+    pairs = speed._clock_pairs(stacks.Plan(TINY, METHODS["gan"], GRID), [[0, 1], [2]], 0.0)
+    assert len(pairs) == 1
+    assert all(0 < side < 1000 for side in pairs[0])
 
 
 def test_the_fit_that_is_compared_has_the_same_discriminator() -> None:
