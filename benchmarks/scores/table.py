@@ -17,7 +17,7 @@ from benchmarks.scores.published import PUBLISHED
 
 PAGE = records.ROOT / "docs" / "toy-table.md"
 IMAGES = records.ROOT / "docs" / "images"
-SPEED = records.ROOT / "docs" / "records" / "toy-speed.json"
+SPEED = {name: records.ROOT / "docs" / "records" / f"toy-speed{name}.json" for name in ("", "-unrolled")}
 PANEL, MARGIN, CAPTION = 150, 8, 16  #: pixels
 COLUMNS = 5
 Record = dict[str, Any]
@@ -145,19 +145,25 @@ def _stacks(record: Record) -> str:
 
 
 def _speed() -> str:
-    """What stacking is worth, from its own record."""
-    if not SPEED.exists():
+    """What stacking is worth, from its own records: of the plain GAN, and of the dearest row."""
+    if not all(path.exists() for path in SPEED.values()):
         return ""
-    facts = json.loads(SPEED.read_text())
-    stacked, fit = facts["one_stacked"], facts["one_in_fit"]
+    facts, dearest = (json.loads(path.read_text()) for path in SPEED.values())
+    stacked, fit, clock = (facts[key] for key in ("one_stacked", "one_in_fit", "on_the_clock"))
+    unrolled = dearest["on_the_clock"]["all_ms"]
     return (
         f"{facts['seeds']} stacked seeds of the plain GAN cost {fit['ratio']} times one seed in `Trainer.fit` "
         f"({fit['all_ms']} and {fit['one_ms']} ms of CPU time per cycle) and {stacked['ratio']} times one seed in the "
-        f"stacked program itself ({stacked['all_ms']} and {stacked['one_ms']} ms). A cycle of one seed has 0.08 GFLOP "
+        f"stacked program itself ({stacked['all_ms']} and {stacked['one_ms']} ms). As `run` trains them, in stacks of "
+        f"{' and '.join(map(str, clock['stacks']))} on a core each, they take {clock['ratio']} times as long as one "
+        f"seed there ({clock['all_ms']} and {clock['one_ms']} ms on the clock). A cycle of one seed has 0.08 GFLOP "
         f"of matrix products, and these grow with the seeds: {facts['seeds']} take 5 to 6 ms at the 70 to 85 GFLOP/s "
-        "that this core reaches. So the less a program spends on the rest, the nearer it is to that factor. Medians of "
-        f"pairs, {facts['machine']}:\n\n"
-        "```bash\npython -m benchmarks.scores speed --method gan --json docs/records/toy-speed.json\n```"
+        "that a core reaches. So the less a program spends on the rest, the nearer it is to that factor. The dearest "
+        f"row, the unrolled GAN, takes {unrolled} ms on the clock for a cycle of its {dearest['seeds']} seeds: "
+        f"{unrolled * PROTOCOLS['compact'].cycles / 60_000:.0f} minutes for all cycles. Medians of pairs, nothing else "
+        f"ran, {facts['machine']}:\n\n"
+        "```bash\npython -m benchmarks.scores speed --method gan --json docs/records/toy-speed.json\n"
+        "python -m benchmarks.scores speed --method unrolled --json docs/records/toy-speed-unrolled.json\n```"
     )
 
 
