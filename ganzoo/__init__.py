@@ -11,10 +11,10 @@ __version__ = "0.1.0.dev0"
 _PLACES = {
     "GAN": "ganzoo.gan",
     "Trainer": "ganzoo.trainer",
-    "DCGAN": "ganzoo.models",
-    "MLPGAN": "ganzoo.models",
     "load_model": "ganzoo.checkpoint",
-}
+} | dict.fromkeys(
+    ("BigGAN", "DCGAN", "MLPGAN", "ProgressiveGAN", "R3GAN", "SAGAN", "SNGAN", "StyleGAN", "WGANGP"), "ganzoo.models"
+)
 
 __all__ = [*sorted(_PLACES), "__version__"]
 

@@ -6,12 +6,17 @@ import sys
 import pytest
 
 import ganzoo
+import ganzoo.models
 
 
 def test_every_public_name_is_there() -> None:
     assert {name: getattr(ganzoo, name).__name__ for name in ganzoo.__all__ if name != "__version__"} == {
         name: name for name in ganzoo.__all__ if name != "__version__"
     }
+
+
+def test_every_model_is_public() -> None:
+    assert set(ganzoo.models.__all__) < set(ganzoo.__all__)
 
 
 def test_importing_the_package_loads_no_torch() -> None:

@@ -187,6 +187,7 @@ def _parser() -> ToolParser:
     parser.usage = (
         "ganzoo evaluate RUN_OR_CHECKPOINT_OR_IMAGES [options]\n       ganzoo evaluate --compare A.json B.json"
     )
+    parser.instead = {f"--{name}": f"--set {name}=VALUE" for name in CHOICES}
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     names = "\n".join(f"  {name:<15} {preset.about}" for name, preset in presets.PRESETS.items())
     metrics = "\n".join(f"  {name:<15} {about}" for name, about in presets.METRICS.items())

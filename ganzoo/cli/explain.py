@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ganzoo.cli import recipes
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.places import Places, class_named, class_names, option_names
 from ganzoo.cli.words import did_you_mean, nearest
@@ -19,11 +20,11 @@ def sentence(message: str, request: Request, options: Iterable[str] = ()) -> str
         options: Names of all plain options, without dashes.
     """
     places = Places(request)
-    if glued := _glued(places):
-        return glued
+    if found := _glued(places) or _overlay_first(request):
+        return found
     for pattern, explain in _RULES:
-        if found := re.search(pattern, message, re.MULTILINE):
-            return explain(found, places, list(options))
+        if match := re.search(pattern, message, re.MULTILINE):
+            return explain(match, places, list(options))
     return one_line(message)
 
 
@@ -34,6 +35,23 @@ def _glued(places: Places) -> str | None:
             spaced = re.sub(r"\s*,\s*", ", ", re.sub(r"(?<=\w):(?=\S)", ": ", given))
             return f"{given} ({option}) has no space behind a colon, as YAML needs: write '{spaced}'."
     return None
+
+
+def _overlay_first(request: Request) -> str | None:
+    """About an overlay in the place of the recipe that it changes."""
+    first = next(iter(request.all_configs), None)
+    about = recipes.summary(first) if first else ""
+    if not about.startswith("overlay") or any(option.partition("=")[0] == "--model" for option in request.arguments):
+        return None
+    named = [str(path) for path in request.all_configs if _names_a_model(recipes.load(path).get("model"))]
+    name = [*named, *re.findall(r"[\w-]+\.yaml", about), "RECIPE.yaml"][0]
+    return (
+        f"{first} is an overlay, which changes a recipe: give that before it, as in --config {name} --config {first}."
+    )
+
+
+def _names_a_model(content: object) -> bool:
+    return isinstance(content, str) or (isinstance(content, dict) and "class_path" in content)
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -97,6 +115,8 @@ def _unknown_key(found: re.Match[str], places: Places, options: list[str]) -> st
     place = places.find(key)
     if place is None:
         return f"There is no setting {found[1]}{did_you_mean(key, options, _HELP)}"
+    if not place.source and (of_member := _of_member(place.path, places)):
+        return of_member
     if place.owner is None:
         names = [*_groups(options), *place.others]
         return f"There is no setting {place.path}{place.source}{did_you_mean(key, names, _HELP)}"
@@ -133,7 +153,9 @@ def _must_be(name: str, value: str, types: list[str], places: Places) -> str:
     if nested := re.fullmatch(r"NestedArg\(key='(\w+)', val='([^']*)'\)", value):  # an option of a class
         key, given = nested.groups()
         path = places.path(key)
-        return f"{path} was {given}, but must be a list: append to it by --{path}+={given}, or write a list in YAML."
+        return _of_member(path, places) or (
+            f"{path} was {given}, but must be a list: append to it by --{path}+={given}, or write a list in YAML."
+        )
     choices: dict[str, None] = {}
     kinds: dict[str, None] = {}
     for kind in types:
@@ -144,6 +166,13 @@ def _must_be(name: str, value: str, types: list[str], places: Places) -> str:
     allowed = [*([f"one of {', '.join(choices)}"] if choices else []), *kinds]
     must_be = f"must be {', or '.join(allowed)}{did_you_mean(value, choices)}"
     return f"{places.where(name, value)} was {value}, but {must_be}"
+
+
+def _of_member(path: str, places: Places) -> str | None:
+    """About an option that some member of a list has, but that was given as one of the list."""
+    of, _, key = path.rpartition(".")
+    wanted = " or ".join(f"--{of}.{owner}.{key}" for owner in places.members(of, key))
+    return f"{of} is a list, so --{path} does not say of which member: give {wanted}." if wanted else None
 
 
 def _no_value(found: re.Match[str], places: Places, options: list[str]) -> str:

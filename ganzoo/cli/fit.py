@@ -55,6 +55,7 @@ Train a GAN. A run leaves a directory with config.yaml, metrics.csv, samples/, s
   --trainer.max_steps N    end after N updates of the generator
   --model.loss CLASS       such as Hinge, with --model.loss.margin 1
   --model.penalties+=R1    add a penalty, with --model.penalties.gamma 1
+  --model.penalties.R1.gamma 5   change a penalty that the recipe has; likewise parts
   --model.parts+=ADA       add another trick (ganzoo list), with --model.parts.target 0.5
   --model.generator_optimizer.lr 1e-4
   --model.ema.half_life_kimg 10

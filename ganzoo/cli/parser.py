@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ganzoo import callbacks
+from ganzoo.cli import members
 from ganzoo.cli.arguments import Request
 from ganzoo.cli.facts import FACTS
 from ganzoo.data import GANDataModule
@@ -160,7 +161,16 @@ class FitCLI(LightningCLI):
         Raises:
             ParseError: For what is not accepted.
         """
-        self.config = self.parser.parse_args(self.request.arguments)
+        arguments, changes = members.split(self.request.arguments)
+        shown = [argument for argument in arguments if argument.startswith("--print_config")] if changes else []
+        self.config = self.parser.parse_args([argument for argument in arguments if argument not in shown])
+        if changes:
+            content = self.resolved()
+            members.apply(content, changes)
+            self.config = self.parser.parse_object(content)
+        if shown:  # the parser would have ended here, before the changes
+            print(self.parser.dump(self.config), end="")
+            raise SystemExit(0)
         self.config["import"] = list(self.request.imports)
         for key in GROUPS:
             if not hasattr(self.config[key], "keys"):

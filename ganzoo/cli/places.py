@@ -71,6 +71,16 @@ class Places:
                     return f"{path}{source}"
         return "A setting"
 
+    def members(self, path: str, key: str) -> list[str]:
+        """Short names of the classes in a list of the configs that have such an option."""
+        listed = [
+            str(value).rpartition(".")[2]
+            for _, content in self.configs
+            for found, _, _, value in _walk(content)
+            if found == f"{path}.class_path"
+        ]
+        return [name for name in dict.fromkeys(listed) if (cls := class_named(name)) and key in option_names(cls)]
+
     def without_value(self, group: str) -> str:
         """The option of a group that is followed by no value."""
         for i, (option, separator, _) in enumerate(self.options):
@@ -97,7 +107,7 @@ class Places:
                     yield Place(path, source, class_named(owner) if owner else None, others), given
 
     def _class_at(self, path: str) -> type | None:
-        """The class that the user chose for a setting, or its default."""
+        """The class that the user chose for a setting, or its default; a member of a list has its class for a name."""
         for option, given in self.given():
             if option == path:
                 return class_named(given)
@@ -106,6 +116,8 @@ class Places:
                 if found == f"{path}.class_path" or (found == path and isinstance(value, str)):
                     return class_named(str(value))
         parent, _, name = path.rpartition(".")
+        if name[:1].isupper():
+            return class_named(name)
         owner = self._class_at(parent) if parent else None
         default = _defaults(owner).get(name) if owner else None
         return class_named(default["class_path"]) if isinstance(default, Mapping) and "class_path" in default else None

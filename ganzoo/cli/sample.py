@@ -36,6 +36,8 @@ def read(arguments: list[str]) -> argparse.Namespace:
     args.labels = args.labels if args.labels == "data" else numbers(args.labels, ", or data")
     if args.cutoff is not None and args.truncation is None:
         raise UserError(f"--cutoff was {args.cutoff}, which says where --truncation acts: give that as well.")
+    if args.cutoff is not None and args.cutoff < 1:
+        raise UserError(f"--cutoff was {args.cutoff}, but must be 1 or more: the number of layers.")
     if args.columns is not None and args.columns < 1:
         raise UserError(f"--columns was {args.columns}, but must be 1 or more.")
     _check_ways(args)
@@ -68,7 +70,8 @@ def _parser() -> ToolParser:
         "--truncation",
         type=float,
         metavar="PSI",
-        help="better samples of fewer kinds: psi of styles (0: their mean), or the threshold of normal latents",
+        help="better samples of fewer kinds: psi of styles (0: their mean, -1: opposite ones), or the threshold of "
+        "normal latents",
     )
     add("--cutoff", type=int, metavar="LAYERS", help="truncate the styles of so many first layers only")
     add(

@@ -27,6 +27,12 @@ SECONDS = 0.06  #: how long an animation shows a frame
 
 def save(gan: GAN, args: argparse.Namespace) -> str:
     """Draw what a command line asks for, and write it; returns what it is."""
+    num_styles = getattr(getattr(gan.generator, "mapping", None), "num_styles", None)
+    if args.cutoff is not None and num_styles is not None and args.cutoff > num_styles:
+        raise UserError(
+            f"--cutoff was {args.cutoff}, but {type(gan).__name__} has {num_styles} layers with styles: give 1 to "
+            f"{num_styles}."
+        )
     if args.mix is not None:
         return _save_mixed(gan, args)
     if args.interpolate is not None:

@@ -106,6 +106,9 @@ _STYLEGAN = """\
 #
 #   ganzoo fit --config stylegan.yaml --config {out} --data ImageFolder --data.path FOLDER_OR_ARCHIVE
 #
+# Networks of the paper's size, for GPUs: on a CPU, which makes less than an image of 64x64 per second with them, take
+# those of stylegan.yaml itself.
+#
 # Written by: ganzoo suggest StyleGAN {command}
 data:
   init_args:

@@ -15,6 +15,8 @@ class ToolParser(argparse.ArgumentParser):
     def __init__(self, command: str, description: str) -> None:
         super().__init__(f"ganzoo {command}", description=description, allow_abbrev=False)
 
+        self.instead = dict[str, str]()  #: what is often taken for an option, and how it is given
+
     def read(self, arguments: list[str]) -> argparse.Namespace:
         """The arguments.
 
@@ -26,6 +28,8 @@ class ToolParser(argparse.ArgumentParser):
             given = unknown[0].partition("=")[0]
             if not given.startswith("-"):
                 raise UserError(f"{given!r} was not expected; see {self.prog} --help.")
+            if given in self.instead:
+                raise UserError(f"There is no option {given}: give {self.instead[given]}.")
             names = [name for action in self._actions for name in action.option_strings]
             raise UserError(f"There is no option {given}{did_you_mean(given, names, f'see {self.prog} --help')}")
         return found

@@ -170,6 +170,7 @@ def test_a_time_limit_is_in_the_record(run: Path) -> None:
         (["RUN", "--set", "weights=files"], "weights was 'files'; choose one of ema, raw."),
         (["RUN", "--set", "split=validation"], "split was 'validation'; choose one of train, test."),
         (["RUN", "--set", "quantization=floor"], "quantization was 'floor'; choose one of round, nvidia"),
+        (["RUN", "--truncation=0.5"], "There is no option --truncation: give --set truncation=VALUE."),
         (["FILE", "--all"], "--all is for the checkpoints of a run, and "),
         (["IMAGES", "--set", "truncation=0.5"], "--set truncation is for samples of a model, and "),
         (["IMAGES", "--max_seconds", "1"], "--max_seconds is for samples of a model, and "),

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ganzoo.cli import main
+from ganzoo.cli import main, recipes
 from tests.cli.common import refused
 
 M = ["--model", "DCGAN", "--data", "Digits"]
+S = ["--config", "stylegan.yaml"]
 NEEDS = (
     "give --config with a recipe, such as quickstart.yaml, or for example --model DCGAN --data Digits (ganzoo list "
     "shows all)."
@@ -55,6 +56,34 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             [*M, "--model.penalties+=R1", "--model.penalties.gama", "2"],
             "There is no setting model.penalties.gama: did you mean gamma?",
         ),
+        (
+            [*S, "--model.penalties.gamma", "5"],
+            "model.penalties is a list, so --model.penalties.gamma does not say of which member: give "
+            "--model.penalties.R1.gamma.",
+        ),
+        (
+            [*S, "--model.penalties.R1.gama", "2"],
+            "There is no setting model.penalties.R1.gama: did you mean gamma?",
+        ),
+        (
+            [*S, "--model.penalties.R2.gamma=2"],
+            "--model.penalties.R2.gamma was given, but model.penalties has R1, PathLength: append a member by "
+            "--model.penalties+=R2, and then give its options as --model.penalties.gamma.",
+        ),
+        (
+            [*S, "--model.penalties+=R1", "--model.penalties.R1.gamma", "2"],
+            "--model.penalties.R1.gamma was given, but model.penalties has 2 of them: write the list in YAML.",
+        ),
+        (
+            [*M, "--model.penalties.R1.gamma", "2"],
+            "--model.penalties.R1.gamma was given, but model.penalties is empty: append a member by "
+            "--model.penalties+=R1, and then give its options as --model.penalties.gamma.",
+        ),
+        (
+            [*S, "--model.loss.R1.gamma", "2"],
+            "There is no option --model.loss.R1.gamma: model.loss is no list of this run.",
+        ),
+        ([*S, "--model.penalties.R1.gamma"], "--model.penalties.R1.gamma needs a value."),
         ([*M, "--model.generator_lr", "Liner"], "There is no class Liner (model.generator_lr): did you mean Linear?"),
         (
             [*M, "--model.generator_lr", "Linear"],
@@ -240,3 +269,21 @@ def test_a_warning_is_a_sentence_without_its_place_in_the_code(tmp_path: Path, m
         assert main(["fit", *M, *budget, "--model.parts+=WeightClipping", "--trainer.accelerator", "cpu"]) == 0
         text = warnings.formatwarning(UserWarning("Mind this."), UserWarning, "gan.py", 3)
     assert text == "warning: Mind this.\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "instead"),
+    [
+        (["stylegan-emoji.yaml"], "stylegan.yaml"),
+        (["sngan-cpu.yaml", "sngan.yaml"], str(recipes.folder() / "sngan.yaml")),
+        (["ddp.yaml"], "RECIPE.yaml"),
+    ],
+)
+def test_an_overlay_in_the_place_of_its_recipe(
+    given: list[str], instead: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = recipes.folder() / given[0]
+    assert refused(capsys, "fit", *(f"--config={name}" for name in given)) == (
+        f"{overlay} is an overlay, which changes a recipe: give that before it, as in --config {instead} --config "
+        f"{overlay}."
+    )

@@ -118,6 +118,11 @@ def test_nothing_is_overwritten_unasked(run: Path, capsys: pytest.CaptureFixture
             ["RUN", "--out", "grid.jpg"],
             "--out grid.jpg is neither a .png, nor a .npy, nor a directory; pictures are written as PNG.",
         ),
+        (["RUN", "--cutoff", "1"], "--cutoff was 1, which says where --truncation acts: give that as well."),
+        (
+            ["RUN", "--truncation", "0.7", "--cutoff", "0"],
+            "--cutoff was 0, but must be 1 or more: the number of layers.",
+        ),
         ([], "the following arguments are required: RUN_OR_CHECKPOINT; see ganzoo sample --help."),
     ],
 )
@@ -289,6 +294,20 @@ def test_mixed_styles_in_a_picture(styled: Path, capsys: pytest.CaptureFixture[s
     assert (found[0, 0] == 255).all()
     assert np.abs(found.reshape(9, 8, 8)[1:] - exact).max() <= 0.51
     assert len(np.unique(found.reshape(9, -1), axis=0)) == 9
+
+
+def test_a_cutoff_is_one_of_the_layers(styled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At the last layer it is no cutoff, before it another picture, behind it a mistake."""
+    cut = ["sample", str(styled), "--num", "2", "--fixed_noise", "--truncation", "0.5"]
+    for layers in (3, 4):
+        assert main([*cut, "--cutoff", str(layers), "--out", f"{layers}.npy"]) == 0
+    assert main([*cut, "--out", "all.npy"]) == 0
+    capsys.readouterr()
+    assert np.array_equal(np.load("4.npy"), np.load("all.npy"))
+    assert not np.array_equal(np.load("3.npy"), np.load("all.npy"))
+    sentence = "--cutoff was 5, but StyleGAN has 4 layers with styles: give 1 to 4."
+    assert refused(capsys, *cut, "--cutoff", "5", "--out", "5.npy") == sentence
+    assert not Path("5.npy").exists()
 
 
 def test_fixed_noise_and_ways_through_styles(styled: Path) -> None:
