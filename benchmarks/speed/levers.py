@@ -1,9 +1,9 @@
 """What each lever gains: ``python -m benchmarks.speed levers [CASE...]``.
 
 A lever is what ganzoo does to be faster; without it a cycle gives the same result, save where the table says that it is
-another algorithm. Forms with and without a lever take turns on the same networks in one process; a gain is the median
-over rounds of the time of a mean cycle without it, divided by the time with it, in CPU time on a CPU (a machine may be
-shared), in wall time on a GPU.
+another algorithm. Forms with and without a lever take turns, pair by pair, on the same networks in one process; a gain
+is the median over rounds of the time of a mean cycle without it, divided by the time with it just before or after, in
+CPU time on a CPU (a machine may be shared), in wall time on a GPU.
 
     python -m benchmarks.speed levers --json docs/records/levers-cpu.json
     python -m benchmarks.speed levers sngan-32 --only folds shortcuts --rounds 3
@@ -186,22 +186,25 @@ def _measured(
 ) -> Measured:
     gan, end = cycles.gan, time.monotonic() + seconds
     found = Measured(cycles.flop(), cycles.images, [], {name: [] for name in chosen})
-    sides = [("", []), *chosen.items()]
-    # A reading takes a fifth of a second, or less if there is no time for three of each form.
-    repeats = max(1, round(min(0.2, seconds / 3 / len(sides) / len(cycles.kinds)) / cycles.seconds().wall))
-    for _, names in sides[1:]:
+    # A reading takes a fifth of a second, or less if there is no time for three pairs of each form.
+    num = 2 * max(1, len(chosen)) * len(cycles.kinds)
+    repeats = max(1, round(min(0.2, seconds / 3 / num) / cycles.seconds().wall))
+    for names in chosen.values():
         with without(gan, names):
             cycles.run(cycles.kinds[0][0])  # warms up
     while len(found.readings) < (rounds or 3) or (not rounds and time.monotonic() < end):
-        order = sides[:: -1 if len(found.readings) % 2 else 1]  # what drifts meets all alike
-        spent = {}
-        for name, names in order:
-            with without(gan, names):
-                spent[name] = cycles.seconds(repeats)
-        for name in chosen:
-            slow, fast = (name, "") if name == "all" or LEVERS[name].shipped else ("", name)
-            found.ratios[name].append(Clocks(*(a / b for a, b in zip(spent[slow], spent[fast], strict=True))))
-        found.readings.append((spent[""], ceiling(gan.device, dtype)))
+        shipped = [] if chosen else [cycles.seconds(repeats)]
+        for name, names in chosen.items():
+            spent = {}
+            # What drifts meets both forms alike.
+            for changed in ((), names) if len(found.readings) % 2 else (names, ()):
+                with without(gan, changed):
+                    spent[bool(changed)] = cycles.seconds(repeats)
+            on = name == "all" or LEVERS[name].shipped
+            found.ratios[name].append(Clocks(*(a / b for a, b in zip(spent[on], spent[not on], strict=True))))
+            shipped.append(spent[False])
+        whole = Clocks(*(statistics.median(one) for one in zip(*shipped, strict=True)))
+        found.readings.append((whole, ceiling(gan.device, dtype)))
     return found
 
 
