@@ -11,6 +11,7 @@ CPU time on a CPU (a machine may be shared), in wall time on a GPU.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from benchmarks.speed.cases import CASES
 from benchmarks.speed.clocks import Clocks, silence
 from benchmarks.speed.cycles import Cycles, clock_of, drive, dtype_of, facts, speed
 from benchmarks.speed.limits import ceiling
-from benchmarks.speed.rows import Rows, case_parser, check_names
+from benchmarks.speed.rows import Row, Rows, alone, case_parser, check_names
 from ganzoo.ablation.timing import Subject
 from ganzoo.gan import GAN
 
@@ -129,13 +130,18 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     check_names(parser, options.cases, CASES)
     check_names(parser, options.only or [], [*LEVERS, "all"])
-    torch.set_num_threads(options.threads)
-    silence()
     rows = Rows(options.json)
     for name in options.cases or DEFAULT:
-        subject = CASES[name].subject(precision=options.precision)
-        found = measure(subject, options.only, rounds=options.rounds, seconds=options.seconds)
-        rows.add({"case": name, "about": CASES[name].about, **found})
+        rows.add(alone(row, name, options))
+
+
+def row(name: str, options: argparse.Namespace) -> Row:
+    """What is measured of a case, in this process."""
+    torch.set_num_threads(options.threads)
+    silence()
+    subject = CASES[name].subject(precision=options.precision)
+    found = measure(subject, options.only, rounds=options.rounds, seconds=options.seconds)
+    return {"case": name, "about": CASES[name].about, **found}
 
 
 def measure(

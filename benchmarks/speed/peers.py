@@ -16,7 +16,7 @@ import torch
 from benchmarks.speed.cases import CASES
 from benchmarks.speed.clocks import silence
 from benchmarks.speed.cycles import measure
-from benchmarks.speed.rows import Rows, case_parser, check_names
+from benchmarks.speed.rows import Row, Rows, alone, case_parser, check_names
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--rounds", type=int, default=2, help="of as many cycles as lazy terms need, or a second's")
     options = parser.parse_args(arguments)
     check_names(parser, options.cases, CASES)
-    torch.set_num_threads(options.threads)
-    silence()
     rows = Rows(options.json, "cpu")
     for name in options.cases or default:
-        rows.add({"case": name, **measure(CASES[name].subject("cpu"), rounds=options.rounds)})
+        rows.add(alone(row, name, options.rounds, options.threads))
+
+
+def row(name: str, rounds: int, threads: int) -> Row:
+    """What is measured of a case, in this process."""
+    torch.set_num_threads(threads)
+    silence()
+    return {"case": name, **measure(CASES[name].subject("cpu"), rounds=rounds)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def test_a_stopped_program_keeps_its_rows(
     def keeps(kind: type[Rows]) -> None:
         path, left = tmp_path / f"{kind.__name__}.json", [{"index": 1.5, "device": "cpu"}]
         monkeypatch.setattr(command, "Rows", kind)
+        monkeypatch.setattr(command, "alone", lambda function, *arguments: function(*arguments))
         monkeypatch.setattr(command, "measure", lambda *_, **__: left.pop())  # the second one fails
         with pytest.raises(IndexError):
             command.main(["mlp", "dcgan-32-narrow", "--json", str(path)])
@@ -36,6 +38,19 @@ def test_a_stopped_program_keeps_its_rows(
 
     keeps(Rows)
     kills(keeps, Late)
+
+
+def _process(fails: bool) -> dict[str, int]:
+    if fails:
+        raise RuntimeError("not measured")
+    return {"process": os.getpid()}
+
+
+def test_each_row_is_measured_in_a_process_of_its_own() -> None:
+    processes = {os.getpid(), *(rows.alone(_process, False)["process"] for _ in range(2))}
+    assert len(processes) == 3
+    with pytest.raises(RuntimeError, match="not measured"):
+        rows.alone(_process, True)
 
 
 def test_facts_of_a_record_and_what_replaces_them(tmp_path: Path) -> None:
