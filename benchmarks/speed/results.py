@@ -147,7 +147,7 @@ def _shares(row: Record) -> list[str]:
     whole = sum(parts.values())
     rest = whole - sum(parts[name] for name in (*PARTS, "trainer"))
     shares = [*(parts[name] for name in PARTS), rest, parts["trainer"]]
-    return [f"{row['ms_per_cycle']:.4g}", *(f"{ms / whole:.1%}" for ms in shares), f"{row['peak_memory_mb']} MB"]
+    return [f"{row['ms_per_cycle']:,.0f}", *(f"{ms / whole:.1%}" for ms in shares), f"{row['peak_memory_mb']} MB"]
 
 
 # ---------------------------------------------------------------------- levers
