@@ -87,3 +87,11 @@ def test_peers_are_at_the_shapes_of_our_cases(name: str) -> None:
     assert 0 < peer.share_of_ceiling < 1 < peer.goal
     # index = images/s per TFLOP/s = 1000 share / GFLOP per image
     assert peer.index == pytest.approx(1000 * peer.share_of_ceiling / peer.gflop_per_image, rel=0.05)
+
+
+def test_the_readme_says_what_the_record_says() -> None:
+    rows = json.loads((results.RECORDS / "speed-cpu.json").read_text())["rows"]
+    ratios = [row["index"] / PEERS[row["case"]].index for row in rows]
+    words = f"{min(ratios):.1f} to {max(ratios):.1f} times as many images"
+    assert words in " ".join((results.RECORDS.parents[1] / "README.md").read_text().split())
+    assert len(rows) == len(PEERS) == 10  # "ten cases"
