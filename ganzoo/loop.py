@@ -181,6 +181,8 @@ class Loop(L.LightningModule):
         for part in parts:
             part.generated(turn)
         real_logits, fake_logits = judge(self, turn)
+        if is_d and turn.number == 0:
+            self.loss.check_logits(fake_logits)
         with full_precision(self.device):
             for part in parts:
                 real_logits, fake_logits = part.logits(turn, real_logits, fake_logits)

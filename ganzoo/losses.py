@@ -6,7 +6,7 @@ elements as a float32 scalar. Logits in half precision are raised to float32 bef
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,23 @@ if TYPE_CHECKING:
     from ganzoo.gan import GAN
 
 
+#: Modules of torch, and nodes of its graph, that make probabilities of logits.
+_SQUASHING = ("Sigmoid", "LogSigmoid", "Softmax", "LogSoftmax")
+#: Nodes of the graph behind which a value is the same one.
+_ONLY_MOVES = tuple(
+    "Alias AsStrided Cat Clone Expand Index Permute ReshapeAlias Select Slice Split SplitWithSizes Squeeze Stack T "
+    "ToCopy Transpose Unbind UnsafeView Unsqueeze View".split()
+)
+
+
+def _last_of(network: nn.Module) -> nn.Module:
+    """The last layer of a plain sequence that changes values."""
+    while isinstance(network, nn.Sequential) and len(network):
+        layers = [layer for layer in network if not isinstance(layer, nn.Identity | nn.Flatten | nn.Unflatten)]
+        network = layers[-1] if layers else nn.Identity()
+    return network
+
+
 class AdversarialLoss(Configurable, nn.Module):
     """The game between generator and discriminator."""
 
@@ -27,6 +44,11 @@ class AdversarialLoss(Configurable, nn.Module):
     #: Whether the generator minimizes what the discriminator maximizes. Its loss then leaves out the half of real data,
     #: a constant for it, unless it is given their logits: where it looks ahead through updates, they depend on it.
     zero_sum = False
+    #: Settings of other losses, and why this one has them not.
+    why_not: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("real_target", "fake_target"),
+        "has no labels that could be smoothed: use NonSaturating, Saturating or LeastSquares, or leave it out",
+    )
     num_discriminators = 1  #: how many discriminators it takes the logits of; where several, in the last dimension
 
     def setup(self, gan: GAN) -> None:
@@ -35,12 +57,9 @@ class AdversarialLoss(Configurable, nn.Module):
         Raises:
             UserError: For one that ends in a squashing function, and for another number of discriminators.
         """
-        name, last = type(self).__name__, list(gan.discriminator.modules())[-1]
-        if isinstance(last, nn.Sigmoid | nn.LogSigmoid | nn.Softmax | nn.LogSoftmax):
-            raise UserError(
-                f"The discriminator ends in {type(last).__name__}, but {name} takes logits and squashes them itself "
-                "where it must: remove that last layer."
-            )
+        name, last = type(self).__name__, type(_last_of(gan.discriminator)).__name__
+        if last in _SQUASHING:
+            raise self._squashed(last)
         given = 1 + sum(part.num_discriminators for part in gan.tricks)
         if given < self.num_discriminators:
             raise UserError(
@@ -52,6 +71,25 @@ class AdversarialLoss(Configurable, nn.Module):
                 f"The model has {given} discriminators, but the loss {name} takes the logits of "
                 f"{self.num_discriminators}: use the loss D2GAN, or leave DualDiscriminator out."
             )
+
+    def check_logits(self, logits: Tensor) -> None:
+        """In the first turn, before anything is learnt: the same of a squashing function anywhere in a ``forward``.
+
+        Raises:
+            UserError: The logits are its values.
+        """
+        node = logits.grad_fn
+        while node is not None:
+            name = node.name().rstrip("0123456789").removesuffix("Backward")
+            if name in _SQUASHING:
+                raise self._squashed(name)
+            node = node.next_functions[0][0] if name in _ONLY_MOVES and node.next_functions else None
+
+    def _squashed(self, by: str) -> UserError:
+        return UserError(
+            f"The discriminator ends in {by}, but {type(self).__name__} takes logits and squashes them itself where it "
+            "must: remove that last layer."
+        )
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """What the discriminator minimizes."""

@@ -73,11 +73,13 @@ def test_weight_clipping_warns(options: str, words: tuple[str, ...]) -> None:
         check_sentence(text, words)
 
 
-@pytest.mark.parametrize("loss", ["Hinge", "Wasserstein"])
+@pytest.mark.parametrize("loss", ["Hinge", "Wasserstein", "Relativistic", "D2GAN"])
 def test_label_smoothing_of_a_loss_without_labels(loss: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = f"--model MLPGAN --data Ring --model.loss {loss} --model.loss.real_target 0.9".split()
-    text = refused(capsys, "fit", *options)
-    check_sentence(text, ("model.loss.real_target", loss))
+    assert refused(capsys, "fit", *options) == (
+        f"model.loss.real_target was given, but {loss} has no labels that could be smoothed: use NonSaturating, "
+        "Saturating or LeastSquares, or leave it out."
+    )
 
 
 @pytest.mark.parametrize(

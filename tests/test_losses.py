@@ -493,3 +493,58 @@ def test_a_squashed_output_is_refused(last, cls) -> None:
     GAN(MLPGAN().generator, discriminator, loss=cls())
     with pytest.raises(UserError, match=f"ends in {type(last).__name__}, but {cls.__name__} takes logits"):
         GAN(MLPGAN().generator, nn.Sequential(*discriminator, last), loss=cls())
+
+
+class Hidden(nn.Module):
+    """Squashes its logits where no list of modules shows it; has a gate inside, registered last, if it does not."""
+
+    def __init__(self, end) -> None:
+        super().__init__()
+        self.head, self.hidden, self.end, self.gate = nn.Linear(4, 1), nn.Linear(2, 4), end, nn.Sigmoid()
+
+    def forward(self, x, labels=None):
+        x = self.hidden(x)
+        return self.end(self.head(x * self.gate(x)))
+
+
+ENDS = {
+    "Sigmoid": lambda x: torch.sigmoid(x),
+    "LogSigmoid": lambda x: nn.functional.logsigmoid(x).flatten(),
+    "Softmax": lambda x: x.unsqueeze(2).softmax(1)[:, 0, 0],
+    "LogSoftmax": lambda x: torch.cat([x.log_softmax(1), x.log_softmax(1)]).split(len(x))[0].squeeze(1),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_logits_squashed_anywhere_are_refused_before_they_teach(name) -> None:
+    from ganzoo.gan import GAN
+    from ganzoo.models import MLPGAN
+    from tests.common import fit, normal_batches
+
+    gan = GAN(MLPGAN().generator, Hidden(ENDS[name]), loss=Hinge())
+    before = [p.detach().clone() for p in gan.parameters()]
+    with pytest.raises(UserError, match=f"ends in {name}, but Hinge takes logits"):
+        fit(gan, normal_batches(16, 2), max_steps=2)
+    assert all(torch.equal(a, b) for a, b in zip(before, gan.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("end", [nn.Flatten(0), lambda x: 3 * x.squeeze(1), lambda x: 2 * x.sigmoid().squeeze(1) - 1])
+def test_a_gate_inside_is_none_of_its_output(end) -> None:
+    """Nor is what is scaled again: probabilities alone are what a loss of logits cannot take."""
+    from ganzoo.gan import GAN
+    from ganzoo.models import MLPGAN
+    from tests.common import fit, normal_batches
+
+    gan = GAN(MLPGAN().generator, Hidden(end), loss=Hinge())
+    before = gan.discriminator.head.weight.detach().clone()
+    fit(gan, normal_batches(16, 2), max_steps=2)
+    assert not torch.equal(before, gan.discriminator.head.weight)
+
+
+def test_layers_that_change_no_value_do_not_hide_the_last_one() -> None:
+    from ganzoo.gan import GAN
+    from ganzoo.models import MLPGAN
+
+    layers = nn.Sequential(nn.Linear(2, 1), nn.Sequential(nn.Sigmoid(), nn.Identity()), nn.Flatten(0))
+    with pytest.raises(UserError, match="ends in Sigmoid, but Wasserstein takes logits"):
+        GAN(MLPGAN().generator, layers, loss=Wasserstein())

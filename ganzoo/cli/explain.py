@@ -120,6 +120,8 @@ def _unknown_key(found: re.Match[str], places: Places, options: list[str]) -> st
     if place.owner is None:
         names = [*_groups(options), *place.others]
         return f"There is no setting {place.path}{place.source}{did_you_mean(key, names, _HELP)}"
+    if why_not := getattr(place.owner, "why_not", {}).get(key):
+        return f"{place.path} was given{place.source}, but {place.owner.__name__} {why_not}."
     names = option_names(place.owner)
     allowed = f"{place.owner.__name__} takes {', '.join(names) or 'none'}"
     if len(names) > 12:

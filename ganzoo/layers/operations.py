@@ -21,6 +21,12 @@ class Step(NamedTuple):
     stride: int = 1
     transposed: bool = False
 
+    def side(self, side: int, size: int) -> int:
+        """Rows or columns that kernels of that size make of so many."""
+        if self.transposed:
+            return self.stride * (side - 1) + size - 2 * self.padding
+        return (side + 2 * self.padding - size) // self.stride + 1
+
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, step: Step) -> Tensor:
     """torch's own."""
@@ -118,7 +124,7 @@ def _spread(small: Tensor, weight: Tensor, step: Step, shape: torch.Size | None 
         shape: Of the result, (N, L, H, W); there may be rows and columns at its end that nothing reaches.
     """
     (num, _, *sides), size, stride = small.shape, weight.shape[2], step.stride
-    height, width = (stride * (side - 1) + size for side in sides) if shape is None else shape[2:]
+    height, width = (step.side(side, size) for side in sides) if shape is None else shape[2:]
     kernels = weight.permute(0, 2, 3, 1).flatten(1)  # a view in channels_last
     spread = (small.permute(0, 2, 3, 1).flatten(0, 2) @ kernels).view(num, *sides, size, size, weight.shape[1])
     large = small.new_zeros(num, height, width, weight.shape[1])

@@ -117,12 +117,8 @@ class _Aside(torch.autograd.Function):
 
     @staticmethod
     def forward(held: _Held, weight: Tensor, bias: Tensor | None, step: Step) -> Tensor:
-        x, size = held.x, weight.shape[-1] - 2 * step.padding
-        if step.transposed:
-            sides = (step.stride * (side - 1) + size for side in x.shape[2:])
-        else:
-            sides = ((side - size) // step.stride + 1 for side in x.shape[2:])
-        return x.new_zeros(()).expand(len(x), weight.shape[1 if step.transposed else 0], *sides)
+        sides = (step.side(side, weight.shape[-1]) for side in held.x.shape[2:])
+        return held.x.new_zeros(()).expand(len(held.x), weight.shape[1 if step.transposed else 0], *sides)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
