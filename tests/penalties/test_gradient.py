@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -159,14 +160,53 @@ def test_dragan_is_taken_around_real_data() -> None:
     check_around(DRAGAN)
 
 
-def test_dragan_with_the_noise_of_the_paper() -> None:
-    turn = turn_of(Half(), (2000, 2, 10, 10))
-    DRAGAN(2.0, deviation=0.7)(turn)
-    shift = (turn.gan.discriminator.seen - turn.real) / 0.7
+class Saddle(nn.Module):
+    """sum of x_i sin(x_{i+1}), whose gradient is neither linear nor that of its points alone; keeps these."""
+
+    def forward(self, x, labels=None):
+        x = x.flatten(1)
+        self.__dict__["seen"] = x.detach()
+        return (x * x.roll(-1, 1).sin()).sum(1)
+
+
+def check_noise_of_the_paper(penalty) -> None:
+    """weight E(|grad D(x + delta)| - k)^2 at delta ~ N(0, c I), the derivative of the saddle written out in numpy."""
+    turn = turn_of(Saddle(), (2000, 2, 10, 10))
+    turn.real = 5 + 3 * turn.real  # whose own deviation and mean are no part of the noise
+    value = penalty(2.0, deviation=0.7, target=1.5)(turn)
+    points = turn.gan.discriminator.seen.double().numpy()
+    shift = (points - turn.real.flatten(1).double().numpy()) / 0.7
     assert abs(shift.mean()) < 0.01 and abs(shift.var() - 1) < 0.01
-    assert abs(shift.pow(4).mean() - 3) < 0.05  # of a normal number
-    lengths = shift.flatten(1).square().mean(1)
-    assert abs(lengths.var() - 2 / 200) < 0.002  # the same deviation for every sample
+    assert abs((shift**4).mean() - 3) < 0.05  # of a normal number
+    assert abs((shift**2).mean(1).var() - 2 / 200) < 0.002  # one for each value, of the same deviation for every sample
+    gradient = np.sin(np.roll(points, -1, 1)) + np.roll(points, 1, 1) * np.cos(points)
+    same(value, 2 * ((np.sqrt((gradient**2).sum(1)) - 1.5) ** 2).mean(), 1e-4)
+
+
+def test_dragan_with_the_noise_of_the_paper() -> None:
+    check_noise_of_the_paper(DRAGAN)
+    for wrong in (
+        {"gradient": _gradient_at_real_data_seen_elsewhere},
+        {"perturbed": lambda self, turn: DRAGAN(2.0).perturbed(turn)},  # as the authors' code does
+        {"perturbed": lambda self, turn: turn.real + self.deviation**0.5 * torch.randn_like(turn.real)},
+        {"perturbed": lambda self, turn: turn.real + self.deviation * torch.randn(2000, 1, 1, 1)},
+        {"perturbed": lambda self, turn: turn.real + self.deviation * turn.real.std() * torch.randn_like(turn.real)},
+        {"perturbed": lambda self, turn: turn.real + 12**0.5 * self.deviation * (torch.rand_like(turn.real) - 0.5)},
+        {"perturbed": lambda self, turn: turn.fake + self.deviation * torch.randn_like(turn.real)},
+        {"square_excess": _batch_wide_norm},
+        {"square_excess": lambda self, gradient: (gradient.norm(dim=1) - 1).square().mean()},  # another k
+        {"square_excess": lambda self, gradient: gradient.norm(dim=1).square().mean()},
+        {"square_excess": lambda self, gradient: (gradient.norm(dim=1).mean() - self.target).square()},
+        {"square_excess": lambda self, gradient: (gradient.norm(dim=1) - self.target).square().mean() / 2},
+    ):
+        kills(check_noise_of_the_paper, mutant(DRAGAN, **wrong))
+
+
+def _gradient_at_real_data_seen_elsewhere(self, turn, points, labels):
+    """The right points are judged, but it is the real data's gradient that counts."""
+    at_real = module._InputGradient.gradient(self, turn, turn.real, labels)
+    turn.gan.discriminator(points)
+    return at_real
 
 
 def _no_half(self, gradient):
