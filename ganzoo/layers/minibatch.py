@@ -76,17 +76,18 @@ class MinibatchStdDevLayer(ComparesSamples):
 class MinibatchDiscriminationLayer(nn.Module):
     """Appends to each sample how close the minibatch is to it (Salimans 2016, sec. 3.2).
 
-    With M = f(x) T of shape (N, B, C): o(x_i)_b = 1/N sum_j exp(-|M_ib - M_jb|_1), j = i included, in [1/N, 1].
-    The paper has the sum. At the start, where all samples are close to each other, that is N in all B channels: logits
-    of a hundred, which end the game before it begins.
+    With M = f(x) T of shape (N, B, C): o(x_i)_b = sum_j exp(-|M_ib - M_jb|_1), in [1, N], or with ``average`` a share
+    1/N of it. As in the paper's formula, j runs over all samples of the minibatch, i itself included: its 1 is a
+    constant, which the bias of the layer behind can take away.
     """
 
-    def __init__(self, inputs: int, *, num_kernels: int = 100, kernel_dim: int = 5) -> None:
+    def __init__(self, inputs: int, *, num_kernels: int = 100, kernel_dim: int = 5, average: bool = False) -> None:
         """
         Args:
             inputs: A, the features of one sample.
             num_kernels: B, the statistics to append.
             kernel_dim: C, the dimensions in which samples are compared.
+            average: Divide the paper's sum by the number of samples, so that it does not grow with the batch.
         """
         super().__init__()
         if min(inputs, num_kernels, kernel_dim) < 1:
@@ -94,6 +95,7 @@ class MinibatchDiscriminationLayer(nn.Module):
                 f"Minibatch discrimination was given num_kernels {num_kernels} and kernel_dim {kernel_dim}; both are 1 "
                 "or more."
             )
+        self.average = average
         # For features of unit variance, each component of M has unit variance, too.
         self.weight = nn.Parameter(torch.randn(inputs, num_kernels, kernel_dim) / inputs**0.5)
 
@@ -102,7 +104,8 @@ class MinibatchDiscriminationLayer(nn.Module):
         with full_precision(x.device):
             m = torch.tensordot(at_least_float32(x).flatten(1), self.weight, dims=1)  # (N, B, C)
             distances = (m[:, None] - m[None]).abs().sum(dim=3)  # (N, N, B)
-            return append(x, torch.exp(-distances).mean(dim=1))
+            closeness = torch.exp(-distances)
+            return append(x, closeness.mean(dim=1) if self.average else closeness.sum(dim=1))
 
 
 def append(x: Tensor, statistics: Tensor) -> Tensor:

@@ -42,26 +42,30 @@ class MinibatchStdDev(Part):
 class MinibatchDiscrimination(Part):
     """Shows the discriminator how close other samples of the batch are to each (Salimans 2016, sec. 3.2).
 
-    The other samples are those of one rank's micro-batch, so the statistic is per rank. It is their mean, where the
-    paper has the sum. May be combined with every gradient penalty.
+    It appends sums over all samples of one rank's micro-batch, the sample itself included: the statistic is per rank.
+    May be combined with every gradient penalty.
     """
 
     players: tuple[PlayerName, ...] = ()
 
-    def __init__(self, num_kernels: int = 100, *, kernel_dim: int = 5) -> None:
+    def __init__(self, num_kernels: int = 100, *, kernel_dim: int = 5, average: bool = False) -> None:
         """
         Args:
             num_kernels: B in the paper, the statistics to append.
             kernel_dim: C in the paper, the dimensions in which samples are compared.
+            average: Append means instead of the paper's sums. They do not depend on the batch size, nor does a learning
+                rate that suits them; and logits begin near 0, where sums over a batch of 64 begin them at tens.
         """
         super().__init__()
         MinibatchDiscriminationLayer(1, num_kernels=num_kernels, kernel_dim=kernel_dim)
-        self.num_kernels, self.kernel_dim = num_kernels, kernel_dim
+        self.num_kernels, self.kernel_dim, self.average = num_kernels, kernel_dim, average
 
     def rebuild(self, gan: GAN) -> None:
         what = "MinibatchDiscrimination"
         inputs = last_input(gan, what)
-        layer = MinibatchDiscriminationLayer(inputs, num_kernels=self.num_kernels, kernel_dim=self.kernel_dim)
+        layer = MinibatchDiscriminationLayer(
+            inputs, num_kernels=self.num_kernels, kernel_dim=self.kernel_dim, average=self.average
+        )
         _put_before_last(gan.discriminator, layer, self.num_kernels, what)
 
 

@@ -98,9 +98,11 @@ def test_wrong_numbers_are_refused() -> None:
         MinibatchDiscriminationLayer(3, num_kernels=0)
 
 
-def check_discrimination(cls: type[nn.Module]) -> None:
+def check_discrimination(cls: type[nn.Module], **options: bool) -> None:
+    """The paper's sum over all samples, the sample itself included, by loops; with ``average`` their mean."""
     torch.manual_seed(0)
-    layer = cls(12, num_kernels=5, kernel_dim=3)
+    layer = cls(12, num_kernels=5, kernel_dim=3, **options)
+    share = 4 if options.get("average") else 1
     x = torch.randn(4, 3, 2, 2)
     out = layer(x)
     assert torch.equal(out[:, :3], x)
@@ -114,38 +116,71 @@ def check_discrimination(cls: type[nn.Module]) -> None:
                     for c in range(3)
                 )
                 closeness += torch.exp(-distance).item()
-            assert torch.allclose(out[i, 3 + b], torch.tensor(closeness / 4), rtol=1e-4)
+            assert torch.allclose(out[i, 3 + b], torch.tensor(closeness / share), rtol=1e-4)
 
 
 class Euclidean(MinibatchDiscriminationLayer):
     def forward(self, x):
         m = torch.einsum("na,abc->nbc", x.flatten(1), self.weight)
-        o = torch.exp(-(m[:, None] - m[None]).norm(dim=3)).mean(1)
+        closeness = torch.exp(-(m[:, None] - m[None]).norm(dim=3))
+        o = closeness.mean(1) if self.average else closeness.sum(1)
         return torch.cat([x, o[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
 
 
 class WithoutItself(MinibatchDiscriminationLayer):
     def forward(self, x):
         out = super().forward(x)
-        return torch.cat([out[:, :3], out[:, 3:] - 1 / len(x)], dim=1)
+        return torch.cat([out[:, :3], out[:, 3:] - (1 / len(x) if self.average else 1)], dim=1)
 
 
 class Sum(MinibatchDiscriminationLayer):
+    """Whatever was asked for."""
+
     def forward(self, x):
         out = super().forward(x)
-        return torch.cat([out[:, :3], out[:, 3:] * len(x)], dim=1)
+        return torch.cat([out[:, :3], out[:, 3:] * (len(x) if self.average else 1)], dim=1)
+
+
+class Mean(MinibatchDiscriminationLayer):
+    """Whatever was asked for."""
+
+    def forward(self, x):
+        out = super().forward(x)
+        return torch.cat([out[:, :3], out[:, 3:] / (1 if self.average else len(x))], dim=1)
 
 
 def test_discrimination() -> None:
     check_discrimination(MinibatchDiscriminationLayer)
-    kills(check_discrimination, Sum)
-    kills(check_discrimination, Euclidean)
-    kills(check_discrimination, WithoutItself)
+    check_discrimination(Sum)
+    for wrong in (Mean, Euclidean, WithoutItself):
+        kills(check_discrimination, wrong)
 
 
-def test_discrimination_of_identical_samples_is_one() -> None:
-    layer = MinibatchDiscriminationLayer(6, num_kernels=4)
-    assert torch.allclose(layer(torch.randn(1, 6).repeat(5, 1))[:, 6:], torch.tensor(1.0))
+def test_the_average_of_discrimination() -> None:
+    def check(cls: type[nn.Module]) -> None:
+        check_discrimination(cls, average=True)
+
+    check(MinibatchDiscriminationLayer)
+    check(Mean)
+    for wrong in (Sum, Euclidean, WithoutItself):
+        kills(check, wrong)
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_discrimination_of_identical_samples(average: bool) -> None:
+    """Each is as close as can be to all: their number, or 1; twice the batch doubles the sum and leaves the mean."""
+    layer = MinibatchDiscriminationLayer(6, num_kernels=4, average=average)
+    x = torch.randn(1, 6)
+    for num in (5, 10):
+        assert torch.allclose(layer(x.repeat(num, 1))[:, 6:], torch.tensor(1.0 if average else float(num)))
+    pair = torch.randn(2, 6)
+    once, twice = (layer(pair.repeat(times, 1))[:2, 6:] for times in (1, 2))
+    assert torch.allclose(twice, once if average else 2 * once)
+
+
+def test_the_average_changes_no_state() -> None:
+    states = [MinibatchDiscriminationLayer(6, num_kernels=4, average=average).state_dict() for average in (False, True)]
+    assert [{name: value.shape for name, value in state.items()} for state in states] == [{"weight": (6, 4, 5)}] * 2
 
 
 def test_components_have_the_variance_of_the_features() -> None:

@@ -243,14 +243,19 @@ def test_a_batch_that_does_not_fit_its_groups_is_refused() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_game_begins_open_with_minibatch_discrimination(seed) -> None:
-    """With its defaults logits are near zero at first, whatever the batch; where they are 50, nobody learns."""
-    torch.manual_seed(seed)
-    for gan, shape in (
-        (MLPGAN(parts=[MinibatchDiscrimination()]), (64, 2)),
-        (DCGAN(16, 1, width=4, discriminator_norm="none", parts=[MinibatchDiscrimination()]), (64, 1, 16, 16)),
-    ):
-        assert gan.discriminator(torch.rand(*shape) * 2 - 1).abs().max() < 5
+def test_the_game_begins_open_with_averaged_minibatch_discrimination(seed) -> None:
+    """Logits are near zero at first, whatever the batch; those of the paper's sums are far larger."""
+
+    def largest(average: bool) -> torch.Tensor:
+        torch.manual_seed(seed)
+        parts = [build(MinibatchDiscrimination(average=average).config())]
+        points, images = MLPGAN(parts=parts), DCGAN(16, 1, width=4, discriminator_norm="none", parts=parts)
+        data = torch.rand(64, 2) * 2 - 1, torch.rand(64, 1, 16, 16) * 2 - 1
+        logits = [gan.discriminator(x).abs().max() for gan, x in zip((points, images), data, strict=True)]
+        return torch.stack(logits)
+
+    assert (largest(True) < 5).all()
+    assert (largest(False) > 4 * largest(True)).all()
 
 
 @pytest.mark.parametrize(("norm", "shape"), [("none", (1, 4, 4)), ("spectral", (1, 8, 8))])
