@@ -107,6 +107,11 @@ class GAN(Configurable, Loop):
         self.loss.setup(self)
         for part in self.tricks:
             part.setup(self)
+            if part.needs_own_fakes and any(one.shared for one in self.plan.plays):
+                raise UserError(
+                    f"Both players' turns were to share their fakes, but {type(part).__name__} needs the discriminator "
+                    "as the generator's turn finds it before they are made: leave out the part, or play.shared."
+                )
 
     def _player(self, name: PlayerName, optimizer: Optimizer, lr: float | Schedule, clip: Clip | None) -> Player:
         extra = [part for part in self.tricks if part.owner == name]

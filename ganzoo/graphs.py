@@ -266,6 +266,8 @@ def reason(gan: Loop, is_plain: bool) -> str | None:
             "Lightning takes part in backward passes or steps, for several devices, a loss scaler, or the hooks of a "
             "callback or of the model"
         )
+    if any(play.shared for play in gan.plan.plays):
+        return "a pass of the generator is shared by turns of both players (Play.shared)"
     for part in gan.tricks:
         if part.players and not (vars(type(part)).get("capturable") and part.capturable):
             return f"{type(part).__name__} does not say that its turns can be replayed (Part.capturable)"

@@ -20,6 +20,7 @@ from ganzoo import internals, streams
 from ganzoo.batches import Real, joint_sizes, prepared
 from ganzoo.ema import EMA, Follower
 from ganzoo.errors import TrainingError, UserError
+from ganzoo.fakes import Made, make_ahead, provide
 from ganzoo.generator import Generator
 from ganzoo.graphs import Graphs
 from ganzoo.judging import judge, shown
@@ -98,11 +99,12 @@ class Loop(L.LightningModule):
         sizes = joint_sizes(self, batches)
         for name, player in self.players.items():
             player.set_learning_rate(self.player_optimizers[name].optimizer, clock.kimg)
-        for batch, size in zip(batches[: play.d], sizes, strict=False):
-            self._take_turn("discriminator", batch, size)
+        shared: list[Made] | None = [] if play.shared else None
+        for i, (batch, size) in enumerate(zip(batches[: play.d], sizes, strict=False)):
+            self._take_turn("discriminator", batch, size, shared if i == play.d - 1 else None)
             clock.d_turns += 1
-        for _ in range(play.g):
-            self._take_turn("generator", batches[-1] if batches else None, sizes[-1])
+        for i in range(play.g):
+            self._take_turn("generator", batches[-1] if batches else None, sizes[-1], shared if i == 0 else None)
             clock.g_turns += 1
         clock.drawn += sum(sizes[:num_batches])
         judged, generated = sum(sizes[: play.d]), play.g * sizes[-1]
@@ -112,10 +114,10 @@ class Loop(L.LightningModule):
         if self.complete:
             self.trainer.should_stop = True
 
-    def _take_turn(self, name: PlayerName, batch: list[Any] | None, size: int) -> None:
+    def _take_turn(self, name: PlayerName, batch: list[Any] | None, size: int, ahead: list[Made] | None = None) -> None:
         """One update of one player on a joint batch of ``size``, of which ``batch`` are this rank's micro-batches."""
         number = self.clock.d_turns if name == "discriminator" else self.clock.g_turns
-        turn = Turn(self, name, number, self.clock.kimg)
+        turn = Turn(self, name, number, self.clock.kimg, ahead=ahead)
         turn.full_precision = not is_autocast(self.device)
         if self.graphs is None:
             self.update(turn, batch, size)
@@ -131,8 +133,12 @@ class Loop(L.LightningModule):
         optimizer.zero_grad()
         for part in parts:
             part.before_turn(turn)
+        shares = turn.ahead is not None
+        if shares and name == "discriminator":
+            assert batch is not None
+            make_ahead(self, turn, batch, size)
         with ExitStack() as stack:
-            stack.enter_context(self.players[name].moving())
+            stack.enter_context(self.players[name].moving(steps=not (shares and name == "generator")))
             stack.enter_context(opponent.resting())
             if name == "generator":  # in the other turn the generator runs without a graph
                 stack.enter_context(opponent.frozen())
@@ -140,7 +146,7 @@ class Loop(L.LightningModule):
                 with self.drawing(turn, m, size):
                     if batch is not None:
                         batch[m] = self._prepare(batch[m])
-                    loss = self._loss(turn, parts, batch[m] if batch else None, self._micro(size))
+                    loss = self._loss(turn, parts, batch[m] if batch else None, self._micro(size), m)
                     self._backward(loss / self.accumulate if self.accumulate > 1 else loss)
         for part in parts:
             part.after_backward(turn)
@@ -162,24 +168,15 @@ class Loop(L.LightningModule):
         """How many samples of a joint batch of ``size`` are a micro-batch of one rank."""
         return size // (self.trainer.world_size * self.accumulate)
 
-    def _loss(self, turn: Turn, parts: list[Part], real: Real | None, micro: int) -> Tensor:
-        """The player's loss on one micro-batch."""
+    def _loss(self, turn: Turn, parts: list[Part], real: Real | None, micro: int, m: int = 0) -> Tensor:
+        """The player's loss on one micro-batch, the turn's ``m``-th."""
+        is_d = turn.player == "discriminator"
         if real is not None:
             data, turn.real_labels = real
             for part in parts:
                 data = part.prepared(turn, data)
             turn.real = data.detach().requires_grad_(turn.track_real)
-        turn.latents = self.latents.draw(micro, self.generator.latent_dim, self.device)
-        turn.fake_labels = self._fake_labels(turn.real_labels, micro)
-        for part in parts:
-            turn.latents = part.drawn(turn, turn.latents)
-        is_d = turn.player == "discriminator"
-        with torch.set_grad_enabled(not is_d):
-            turn.fake = self.generate(turn.latents, turn.fake_labels)
-        if is_d and turn.track_fake:
-            turn.fake = turn.fake.detach().requires_grad_()
-        for part in parts:
-            part.generated(turn)
+        provide(self, turn, parts, m, micro)
         real_logits, fake_logits = judge(self, turn)
         if is_d and turn.number == 0:
             self.loss.check_logits(fake_logits)
@@ -236,14 +233,6 @@ class Loop(L.LightningModule):
     def discriminate(self, data: Tensor, labels: Tensor | None, turn: Turn, network: nn.Module | None = None) -> Tensor:
         """The logits of the discriminator, or of another ``network``, for data as the parts change it."""
         return turn.call(network or self.discriminator, *shown(self, data, labels, turn))
-
-    def _fake_labels(self, real_labels: Tensor | None, num: int) -> Tensor | None:
-        """Fakes take the labels of the turn's real batch, so that both follow the data's distribution."""
-        if self.num_classes == 0:
-            return None
-        if real_labels is not None:
-            return real_labels
-        return streams.randint(self.num_classes, num, purpose="label", device=self.device)
 
     def _prepare(self, batch: Any) -> Real:
         return prepared(self, batch)

@@ -22,6 +22,7 @@ from ganzoo.replay import Snapshot
 from ganzoo.schedules import Schedule, value_at
 
 if TYPE_CHECKING:
+    from ganzoo.fakes import Made
     from ganzoo.gan import GAN
     from ganzoo.loop import Loop
 
@@ -54,6 +55,8 @@ class Turn:
     judge_real: bool = False  #: set in ``before_turn`` to have a generator turn's loss see logits of real data, too
     #: Tensors that stand for parameters in this turn's passes through the discriminator, the loop's own included.
     stand_ins: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    #: In the two turns that share their fakes: these, by micro-batch, once they are made.
+    ahead: list[Made] | None = None
     logs: dict[str, Tensor] = field(default_factory=dict)  #: scalars to log under their name, detached
     #: Where the turn is recorded as a graph: ``factor`` times what a schedule says, in a tensor that follows the time.
     scheduled: Callable[[Schedule, float], Tensor] | None = None
@@ -98,6 +101,9 @@ class Part(Configurable, nn.Module):
     players: tuple[PlayerName, ...] = ("discriminator", "generator")
     owner: PlayerName = "discriminator"
     needs_real = False  #: whether its hooks look at real data in turns of the generator, so that each has some
+    #: Whether ``drawn`` or ``generated`` in a generator turn need the discriminator as that turn finds it, so that the
+    #: fakes cannot have been made before the discriminator moved.
+    needs_own_fakes = False
     num_discriminators = 0  #: how many discriminators it puts beside the model's; ``logits`` stacks theirs behind
     #: Whether turns with one :meth:`graph_key` do the same operations on the same tensors, so that one of them can be
     #: recorded and replayed for the others: the hooks keep nothing in Python that a later turn looks at, change their

@@ -13,19 +13,26 @@ from ganzoo.errors import UserError
 class Play(Configurable):
     """How many turns each player takes per cycle, and for how long."""
 
-    def __init__(self, d: int = 1, g: int = 1, *, kimg: float | None = None) -> None:
+    def __init__(self, d: int = 1, g: int = 1, *, kimg: float | None = None, shared: bool = False) -> None:
         """
         Args:
             d: Discriminator turns per cycle, each on a fresh real batch.
             g: Generator turns per cycle.
             kimg: Length of the stage in thousands of real images (of generated images where ``d`` is 0); none: to the
                 end of the run.
+            shared: Whether the generator's first turn goes back through the fakes that the discriminator's last one
+                saw, instead of through new ones: a pass of the generator less per cycle, and another algorithm.
         """
         if d < 0 or g < 0 or d + g == 0:
             raise UserError(f"A cycle of {d} discriminator and {g} generator turns was asked for; at least one is due.")
         if kimg is not None and not kimg > 0:
             raise UserError(f"A stage of {kimg} kimg was asked for; its length must be above 0.")
-        self.d, self.g, self.kimg = d, g, kimg
+        if shared and not (d and g):
+            raise UserError(
+                f"A pass was to be shared by both players' turns, but a cycle has {d} of the discriminator and {g} of "
+                "the generator: leave shared out."
+            )
+        self.d, self.g, self.kimg, self.shared = d, g, kimg, shared
 
 
 @dataclass

@@ -114,12 +114,13 @@ class Player:
                 p.requires_grad = True
 
     @contextmanager
-    def moving(self) -> Iterator[None]:
+    def moving(self, *, steps: bool = True) -> Iterator[None]:
         """The spectral vectors take one step of the power iteration, then rest: a turn has one set of weights.
 
-        So it matters for nothing else how many passes a turn makes, and in how many pieces.
+        So it matters for nothing else how many passes a turn makes, and in how many pieces. Where ``steps`` is false
+        they rest from the start: the step was taken before a pass that this turn goes back through.
         """
-        for weight, _ in self._spectral:
+        for weight, _ in self._spectral if steps else ():
             with torch.no_grad(), full_precision(weight.original.device):
                 weight()
         try:

@@ -296,15 +296,16 @@ class _MeanStyle(Part):
     def __init__(self, decay: float) -> None:
         super().__init__()
         self.decay, self._means = decay, list[Tensor]()
-
-    def before_turn(self, turn: Turn) -> None:
-        self._means.clear()
+        self._turn: Turn | None = None  #: whose means these are
 
     def generated(self, turn: Turn) -> None:
+        if turn is not self._turn:
+            self._turn, self._means = turn, []
         self._means.append(self._mapping(turn).batch_mean)  # type: ignore[arg-type]  # the generator has just run
 
     def after_backward(self, turn: Turn) -> None:
         self._mapping(turn).mean_style.lerp_(torch.stack(self._means).mean(dim=0), 1 - self.decay)
+        self._turn, self._means = None, []
 
     def _mapping(self, turn: Turn) -> MappingNetwork:
         return cast(StyleGANGenerator, turn.gan.generator).mapping
