@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
+from ganzoo.layers.spectral import is_spectral
+from ganzoo.layers.surgery import weighted_layers
+from ganzoo.losses import Wasserstein
 from ganzoo.parts import Part, PlayerName, Turn
 from ganzoo.precision import full_precision
 from ganzoo.schedules import value_at
@@ -33,12 +37,16 @@ class Unrolled(Part):
     then includes its half of real data, which depends on the generator through the steps.
 
     Each step is on the same samples as the generator's own turn, as in the authors' code: the turn's fakes, and the
-    last real batch. It minimizes the adversarial loss of the data as the parts change it; penalties and other terms
-    of parts are left out, and statistics such as running means and spectral vectors rest. The steps are in float32.
-    Every rank and every micro-batch looks ahead by its own samples.
+    last real batch. Each step minimizes the adversarial loss alone, of the data as the parts change them: no penalty
+    such as R1 or a gradient penalty is in it, no other term that a part adds to the discriminator's loss, and no
+    clipping of weights. A Wasserstein critic has no other bound, so a look ahead by it is warned of.
+
+    Statistics such as running means and spectral vectors rest. The steps are in float32. Every rank and every
+    micro-batch looks ahead by its own samples.
     """
 
     players: tuple[PlayerName, ...] = ("generator",)
+    needs_own_fakes = True
 
     def __init__(self, steps: int = 5, *, backprop: bool = True) -> None:
         """
@@ -53,6 +61,13 @@ class Unrolled(Part):
         self.steps, self.backprop, self.needs_real = steps, backprop, steps > 0
 
     def setup(self, gan: GAN) -> None:
+        bounded = all(is_spectral(layer) for layer in weighted_layers(gan.discriminator).values())
+        if self.steps and isinstance(gan.loss, Wasserstein) and not bounded:
+            warnings.warn(
+                "Unrolled looks ahead by the adversarial loss alone, but a Wasserstein critic without its penalty or "
+                "clipping has no bound: set loss to NonSaturating, add the part SpectralNorm, or leave Unrolled out.",
+                stacklevel=2,
+            )
         if not (self.steps and self.backprop):
             return
         optimizer = gan.players["discriminator"].optimizer([nn.Parameter(torch.zeros(1))])

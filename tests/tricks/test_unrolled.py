@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from ganzoo.losses import D2GAN, NonSaturating, RelativisticAverage, Saturating,
 from ganzoo.metrics.distribution import modes_captured
 from ganzoo.models import DCGAN, MLPGAN
 from ganzoo.optim import SGD, Adam, Optimizer, RMSprop
+from ganzoo.parts import Penalty, Turn
+from ganzoo.penalties import R1, WassersteinGradientPenalty
 from ganzoo.plan import Play
 from ganzoo.players import Clip
 from ganzoo.schedules import Constant
@@ -22,6 +25,7 @@ from ganzoo.tricks import DualDiscriminator, Unrolled
 from ganzoo.tricks import unrolled as module
 from tests.common import Critic, fit, flat, normal_batches, quiet_trainer
 from tests.mutants import kills
+from tests.test_every_trick import check_sentence, trained
 from tests.tricks.fits import Watch, keep_gradient_of_fakes, run, small, survives, watched
 
 OPTIMIZERS = {
@@ -334,9 +338,76 @@ def test_without_backprop_the_steps_count_as_given() -> None:
     kills(lambda mutant: check_gradient(mutant, through=False), Unrolled)
 
 
+def after_the_generators_turn(*parts, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both networks behind the first turn, in which the generator plays against the discriminator as it was made."""
+    gan = run(small("points", *parts, stages=[Play(0, 1, kimg=0.008)], **options), "points", 1)
+    assert (gan.clock.d_turns, gan.clock.g_turns) == (0, 1)
+    return flat(gan.generator), flat(gan.discriminator)
+
+
+def check_no_penalty_within_the_steps(make, loss=NonSaturating, penalty=R1) -> None:
+    """Given the same discriminator, the generator's step is bit by bit the same with a penalty of it and without."""
+    found = [
+        after_the_generators_turn(make(3), loss=loss(), penalties=penalties) for penalties in ([], [penalty(20.0)])
+    ]
+    (generator, discriminator), (penalized, same_discriminator) = found
+    assert torch.equal(discriminator, same_discriminator)
+    assert torch.equal(generator, penalized)
+    assert not torch.equal(generator, after_the_generators_turn(make(1), loss=loss())[0])
+
+
+class WithPenalties(Unrolled):
+    """Looks ahead by all that the discriminator minimizes."""
+
+    def generated(self, turn):
+        adversarial = module.discriminator_loss
+
+        def whole(turn, fake, stand_ins):
+            own = Turn(turn.gan, "discriminator", 0, turn.kimg, stand_ins=stand_ins, real=turn.real, fake=fake)
+            terms = [part.weight * part.value(own) for part in turn.gan.tricks if isinstance(part, Penalty)]
+            return sum(terms, adversarial(turn, fake, stand_ins))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "discriminator_loss", whole)
+            super().generated(turn)
+
+
+@pytest.mark.filterwarnings("ignore:Unrolled looks ahead")
+def test_the_steps_are_of_the_adversarial_loss_alone() -> None:
+    check_no_penalty_within_the_steps(Unrolled)
+    check_no_penalty_within_the_steps(first_order)
+    check_no_penalty_within_the_steps(Unrolled, Wasserstein, WassersteinGradientPenalty)
+    kills(check_no_penalty_within_the_steps, WithPenalties)
+    kills(check_no_penalty_within_the_steps, lambda steps: WithPenalties(steps, backprop=False))
+    kills(lambda make: check_no_penalty_within_the_steps(make, Wasserstein, WassersteinGradientPenalty), WithPenalties)
+
+
+@pytest.mark.parametrize(
+    ("options", "warns"),
+    [
+        ("--model.loss Wasserstein --model.penalties+=WassersteinGradientPenalty --model.parts+=Unrolled", True),
+        ("--model.loss Wasserstein --model.parts+=WeightClipping --model.parts+=Unrolled", True),
+        ("--model.loss Wasserstein --model.parts+=Unrolled --model.parts.backprop false", True),
+        ("--model.loss Wasserstein --model.parts+=Unrolled --model.parts.steps 0", False),
+        ("--model.loss Wasserstein --model.parts+=SpectralNorm --model.parts+=Unrolled", False),  # what it proposes
+        ("--model.penalties+=WassersteinGradientPenalty --model.parts+=Unrolled", False),
+    ],
+)
+def test_steps_of_a_critic_without_a_bound_are_warned_of(options: str, warns: bool) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", module="ganzoo")
+        trained("points", options)
+    told = [str(warning.message) for warning in caught if "ganzoo" in warning.filename]
+    assert len(told) == warns
+    for text in told:
+        words = ("Unrolled", "the adversarial loss alone", "Wasserstein critic", "no bound", "set loss to", "leave")
+        check_sentence(text, words)
+
+
 # ---------------------------------------------------------------------- as a part
 
 
+@pytest.mark.filterwarnings("ignore:Unrolled looks ahead")
 @pytest.mark.parametrize("loss", [NonSaturating, Wasserstein])
 def test_no_step_is_the_plain_turn_and_two_are_not(loss) -> None:
     plain, none, two = (
