@@ -236,7 +236,7 @@ def test_a_mutant_that_iterates_in_each_pass(monkeypatch: pytest.MonkeyPatch) ->
             test_one_step_of_the_power_iteration_per_turn("penalties", "32-true")
 
     check(Player.moving)
-    kills(check, lambda self: nullcontext())
+    kills(check, lambda self, **_: nullcontext())
 
 
 def test_the_norm_holds_after_training() -> None:
