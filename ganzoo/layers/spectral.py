@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm as HookedSpectralNorm
 
 from ganzoo.errors import UserError
 from ganzoo.precision import full_precision
@@ -54,8 +55,9 @@ def spectral_norm(layer: nn.Module) -> nn.Module:
 
 
 def is_spectral(layer: nn.Module) -> bool:
-    """Whether the weight of a layer is normalized."""
-    return any(isinstance(rule, _SpectralNorm) for rule in rules(layer))
+    """Whether a weight of the layer is normalized, here or by either of torch's functions."""
+    hooked = any(isinstance(hook, HookedSpectralNorm) for hook in layer._forward_pre_hooks.values())
+    return hooked or any(isinstance(rule, _SpectralNorm) for rule in rules(layer))
 
 
 def rules(layer: nn.Module) -> list[nn.Module]:

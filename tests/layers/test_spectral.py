@@ -154,6 +154,35 @@ def test_all_layers_of_a_network_once() -> None:
     assert not is_spectral(network[-1])
 
 
+def check_is_spectral(is_spectral) -> None:
+    """By this package's function or either of torch's, and by nothing else that changes a weight or runs before."""
+    for name, make in LAYERS.items():
+        for normalize in (spectral_norm, nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm):
+            assert is_spectral(normalize(make())), name
+        assert not is_spectral(make())
+    linear = nn.Linear(3, 2)
+    linear.register_forward_pre_hook(lambda module, given: None)
+    for other in (
+        linear,
+        nn.utils.weight_norm(nn.Linear(3, 2)),
+        nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)),
+    ):
+        assert not is_spectral(other)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_every_spectral_normalization_is_seen() -> None:
+    check_is_spectral(is_spectral)
+    kills(check_is_spectral, lambda layer: any(isinstance(rule, _SpectralNorm) for rule in rules(layer)))
+    kills(check_is_spectral, lambda layer: bool(rules(layer) or layer._forward_pre_hooks))
+
+
+def test_a_layer_that_torchs_hook_normalizes_is_left_to_it() -> None:
+    layer = nn.utils.spectral_norm(nn.Linear(3, 2))
+    normalize_all(nn.Sequential(layer, nn.Linear(2, 1)))
+    assert not rules(layer) and len(layer._forward_pre_hooks) == 1
+
+
 def test_copy_and_channels_last() -> None:
     torch.manual_seed(0)
     layer = spectral_norm(nn.Conv2d(3, 5, 3)).eval()

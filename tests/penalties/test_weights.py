@@ -379,6 +379,10 @@ def test_clipping_warns_of_what_it_does_not_go_with() -> None:
         small("points", parts=[WeightClipping()])
     with pytest.warns(UserWarning, match="spectral normalization"):
         small("images", loss=Wasserstein(), discriminator_norm="spectral", parts=[WeightClipping()])
+    for function in (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm):  # in a network of the user's
+        critic = nn.Sequential(nn.Flatten(), function(nn.Linear(2, 4)), nn.ReLU(), nn.Linear(4, 1))
+        with pytest.warns(UserWarning, match="spectral normalization"):
+            GAN(MLPGAN().generator, critic, loss=Wasserstein(), parts=[WeightClipping()])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         small("images", loss=Wasserstein(), discriminator_norm="batch", parts=[WeightClipping()])
