@@ -305,7 +305,7 @@ class _MeanStyle(Part):
 
     def after_backward(self, turn: Turn) -> None:
         self._mapping(turn).mean_style.lerp_(torch.stack(self._means).mean(dim=0), 1 - self.decay)
-        self._turn, self._means = None, []
+        self._turn = None
 
     def _mapping(self, turn: Turn) -> MappingNetwork:
         return cast(StyleGANGenerator, turn.gan.generator).mapping
