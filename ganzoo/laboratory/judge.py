@@ -22,6 +22,14 @@ class Judgement:
     is_probability: bool
 
 
+@dataclass(frozen=True)
+class Optimum:
+    """The optimal discriminator of two densities."""
+
+    values: Tensor  #: (N,), comparable to those of a :class:`Judgement`; NaN where neither has a density
+    formula: str  #: what they are, in TeX
+
+
 def judge(gan: Loop, points: Tensor) -> Judgement | None:
     """What the discriminator says of points (N, d); it is left as it was.
 
@@ -40,17 +48,23 @@ def judge(gan: Loop, points: Tensor) -> Judgement | None:
     return Judgement(values, directions.cpu(), is_probability)
 
 
-def optimum(loss: AdversarialLoss, p_data: Tensor, p_g: Tensor) -> Tensor | None:
-    """The values of the optimal discriminator where the densities of data and generator are these; None: no such form.
+def optimum(loss: AdversarialLoss, p_data: Tensor, p_g: Tensor) -> Optimum | None:
+    """The optimal discriminator where the densities of data and generator are these; None: no such form.
 
     D* = p_data / (p_data + p_g) (Goodfellow 2014, proposition 1; for least squares Mao 2017, eq. 5), and with smoothed
-    targets a and b D* = (a p_data + b p_g) / (p_data + p_g) (Salimans 2016, sec. 3.4). NaN where neither has a density.
+    targets a and b D* = (a p_data + b p_g) / (p_data + p_g) (Salimans 2016, sec. 3.4).
     """
     total = p_data + p_g
     share = p_data / total.where(total > 0, torch.nan)
     if isinstance(loss, NonSaturating | Saturating):
-        return loss.fake_target + (loss.real_target - loss.fake_target) * share
-    return share if isinstance(loss, LeastSquares) else None
+        real, fake = loss.real_target, loss.fake_target
+        return Optimum(fake + (real - fake) * share, _formula(real, fake))
+    return Optimum(share, _formula(1.0, 0.0)) if isinstance(loss, LeastSquares) else None  # its targets become 1 and 0
+
+
+def _formula(real: float, fake: float) -> str:
+    above = ("" if real == 1 else f"{real:g} ") + "p_{data}"
+    return rf"{f'({above} + {fake:g} p_g)' if fake else above} / (p_{{data}} + p_g)"
 
 
 def _values(loss: AdversarialLoss, logits: Tensor) -> tuple[Tensor, bool]:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.laboratory.judge import Judgement
+from ganzoo.laboratory.judge import Judgement, Optimum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +97,7 @@ def draw_line(
     p_data: Tensor,
     p_g: Tensor,
     judged: Judgement | None,
-    best: Tensor | None,
+    best: Optimum | None,
     *,
     title: str,
     note: str,
@@ -193,12 +193,12 @@ def _draw_arrows(axes: Axes, frame: Frame, directions: Tensor) -> None:
     axes.quiver(*places.T.numpy(), u, v, angles="xy", scale_units="xy", scale=1, width=0.0035, color=INK, alpha=0.75)
 
 
-def _draw_judgement(figure: Figure, x: Any, judged: Judgement, best: Tensor | None) -> Axes:
+def _draw_judgement(figure: Figure, x: Any, judged: Judgement, best: Optimum | None) -> Axes:
     axes = figure.add_axes((0.085, 0.1, 0.89, 0.28))
     axes.plot(x, judged.values.numpy(), color=INK, lw=1.6, label="D(x)" if judged.is_probability else "critic")
     if best is not None:
-        label = r"$D^*(x) = p_{data}/(p_{data} + p_g)$"
-        axes.plot(x, best.numpy(), color=FAINT, lw=1.2, ls="--", label=label)
+        label = f"$D^*(x) = {best.formula}$"
+        axes.plot(x, best.values.numpy(), color=FAINT, lw=1.2, ls="--", label=label)
     if judged.is_probability:
         axes.axhline(0.5, color=FAINT, lw=0.6, zorder=0)
         axes.set_ylim(-0.05, 1.35)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ganzoo.data import Mixture
 from ganzoo.gan import GAN
 from ganzoo.generator import Generator
-from ganzoo.laboratory.judge import judge, optimum
+from ganzoo.laboratory.judge import Optimum, judge, optimum
 from ganzoo.laboratory.pictures import density_by_kernels
 from ganzoo.losses import AdversarialLoss, Hinge, LeastSquares, NonSaturating, Saturating, Wasserstein
 from ganzoo.models import MLPGAN
@@ -140,16 +141,16 @@ def test_the_discriminator_is_left_as_it_was() -> None:
     assert not points.requires_grad
 
 
-def is_the_logistic_of_two_normals(best: Callable[..., Tensor | None]) -> None:
+def is_the_logistic_of_two_normals(best: Callable[..., Optimum | None]) -> None:
     """For N(1, 1) against N(-1, 1) the optimal logits are 2 x."""
     x = torch.linspace(-3, 3, 61).double()
     p_data, p_g = (torch.tensor(scipy.stats.norm(mean).pdf(x.numpy())) for mean in (1.0, -1.0))
     for loss in (NonSaturating(), Saturating(), LeastSquares(), LeastSquares(1.0, -1.0)):
         found = best(loss, p_data, p_g)
-        assert found is not None and (found - torch.sigmoid(2 * x)).abs().max() < 1e-9
+        assert found is not None and (found.values - torch.sigmoid(2 * x)).abs().max() < 1e-9
     smoothed = best(NonSaturating(0.9, 0.1), p_data, p_g)
     assert smoothed is not None
-    assert (smoothed - (0.9 * torch.sigmoid(2 * x) + 0.1 * torch.sigmoid(-2 * x))).abs().max() < 1e-9
+    assert (smoothed.values - (0.9 * torch.sigmoid(2 * x) + 0.1 * torch.sigmoid(-2 * x))).abs().max() < 1e-9
 
 
 def test_optimal_discriminators() -> None:
@@ -158,7 +159,25 @@ def test_optimal_discriminators() -> None:
     kills(is_the_logistic_of_two_normals, lambda loss, p_data, p_g: optimum(NonSaturating(), p_data, p_g))
     assert optimum(Wasserstein(), torch.ones(3), torch.ones(3)) is None
     nowhere = optimum(NonSaturating(), torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0]))
-    assert nowhere is not None and nowhere.isnan().tolist() == [True, False] and nowhere[1] == 1
+    assert nowhere is not None and nowhere.values.isnan().tolist() == [True, False] and nowhere.values[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "formula"),
+    [
+        (NonSaturating(), r"p_{data} / (p_{data} + p_g)"),
+        (Saturating(0.9), r"0.9 p_{data} / (p_{data} + p_g)"),
+        (NonSaturating(0.9, 0.1), r"(0.9 p_{data} + 0.1 p_g) / (p_{data} + p_g)"),
+        (NonSaturating(1.0, 0.25), r"(p_{data} + 0.25 p_g) / (p_{data} + p_g)"),
+        (LeastSquares(1.0, -1.0), r"p_{data} / (p_{data} + p_g)"),  # as it is shown, between 0 and 1
+    ],
+)
+def test_the_formula_of_an_optimum_gives_its_values(loss: AdversarialLoss, formula: str) -> None:
+    p_data, p_g = 0.3, 0.5
+    best = optimum(loss, torch.tensor([p_data]), torch.tensor([p_g]))
+    assert best is not None and best.formula == formula
+    products = re.sub(r"([\d.]+) p", r"\1 * p", formula.replace("{data}", "data"))
+    assert best.values.item() == pytest.approx(eval(products, {"p_data": p_data, "p_g": p_g}))
 
 
 def widens_by_the_kernel(estimate: Callable[[Tensor, Tensor, float], Tensor]) -> None:
@@ -194,5 +213,5 @@ def test_a_trained_discriminator_comes_close_to_the_closed_form(loss: Adversaria
     judged, best = judge(gan, x), optimum(gan.loss, p_data, p_g)
     assert judged is not None and best is not None
     seen = p_data + p_g
-    assert ((judged.values - best).abs() * seen).sum() / seen.sum() < 0.06
+    assert ((judged.values - best.values).abs() * seen).sum() / seen.sum() < 0.06
     assert ((judged.values - 0.5).abs() * seen).sum() / seen.sum() > 0.15  # half everywhere would be wrong
