@@ -1,6 +1,6 @@
 """Cycles without a lever: plain forms of what ganzoo does faster, put in its place for a while.
 
-Each is a context for a model that is in a fit, and leaves the model as it was.
+Each is a context for a model that is in a fit, and leaves the model as it was, also where a cycle fails.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ def has_folds(gan: GAN, kernel: int) -> bool:
 @contextmanager
 def unfolded(gan: GAN, kernel: int) -> Iterator[None]:
     """Convolutions with such a kernel next to a change of resolution, one step after the other."""
-    for network in (gan.generator, gan.discriminator):
+    networks = gan.generator, gan.discriminator
+    for network in networks:
         set_folded(network, False, kernels=(kernel,))
-    yield
-    for network in (gan.generator, gan.discriminator):
-        set_folded(network, True, kernels=(kernel,))
+    try:
+        yield
+    finally:
+        for network in networks:
+            set_folded(network, True, kernels=(kernel,))
 
 
 # ---------------------------------------------------------------------- styles
@@ -107,8 +110,10 @@ def once(gan: GAN) -> Iterator[None]:
 def apart(gan: GAN) -> Iterator[None]:
     """Real and fake in two passes."""
     group, gan.judges_in_groups = gan.judges_in_groups, 0
-    yield
-    gan.judges_in_groups = group
+    try:
+        yield
+    finally:
+        gan.judges_in_groups = group
 
 
 def is_spectral(gan: GAN) -> bool:
@@ -159,12 +164,14 @@ def has_fused_adam(gan: GAN) -> bool:
 def unfused_adam(gan: GAN) -> Iterator[None]:
     """torch's Adam as it is without options: tensor by tensor on a CPU, in lists of tensors on a GPU."""
     optimizers = [one.optimizer for one in gan.player_optimizers.values()]
-    _set_fused(optimizers, False)
-    yield
-    _set_fused(optimizers, True)
+    _set_fused(optimizers, None)  # not False, which would have torch leave out its lists, too
+    try:
+        yield
+    finally:
+        _set_fused(optimizers, True)
 
 
-def _set_fused(optimizers: Sequence[torch.optim.Optimizer], fused: bool) -> None:
+def _set_fused(optimizers: Sequence[torch.optim.Optimizer], fused: bool | None) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["fused"] = fused
@@ -197,8 +204,10 @@ def keeps_freed(gan: GAN) -> bool:
 def given_back(gan: GAN) -> Iterator[None]:
     """glibc as it is once the largest of its growing thresholds are reached."""
     memory.give_back()
-    yield
-    memory.keep_freed()
+    try:
+        yield
+    finally:
+        memory.keep_freed()
 
 
 # ---------------------------------------------------------------------- memory formats
@@ -215,10 +224,12 @@ def contiguous(gan: GAN) -> Iterator[None]:
     plain, kernels = Tensor.contiguous, [p for p in gan.parameters() if _is_last(p)]
     turned = [p for p in gan.parameters() if p.dim() == 4 and not _is_last(p) and _is_last(p.transpose(0, 1))]
     _arrange(gan, [*kernels, *turned], _plain)
-    with mock.patch.object(Tensor, "contiguous", lambda x, memory_format=None: plain(x)):
-        yield
-    _arrange(gan, kernels, _last)
-    _arrange(gan, turned, filtered.for_up_convolution)
+    try:
+        with mock.patch.object(Tensor, "contiguous", lambda x, memory_format=None: plain(x)):
+            yield
+    finally:
+        _arrange(gan, kernels, _last)
+        _arrange(gan, turned, filtered.for_up_convolution)
 
 
 def may_be_channels_last(gan: GAN) -> bool:
@@ -231,8 +242,10 @@ def channels_last(gan: GAN) -> Iterator[None]:
     """Kernels, and so feature maps, of a model that does not ask for channels_last itself."""
     kernels = [p for p in gan.parameters() if p.dim() == 4 and not _is_last(p)]
     _arrange(gan, kernels, _last)
-    yield
-    _arrange(gan, kernels, _plain)
+    try:
+        yield
+    finally:
+        _arrange(gan, kernels, _plain)
 
 
 def _plain(x: Tensor) -> Tensor:
@@ -276,17 +289,23 @@ def _grouped(self: ModulatedConv2d, x: Tensor, style: Tensor, offset: Tensor | N
     else:
         x = F.conv2d(x, weight.view(num * outputs, inputs, size, size), padding=size // 2, groups=num)
     x = x.view(num, outputs, *x.shape[2:]) * self.gain
-    return x if offset is None else x + offset[:, None, None]
+    return x if offset is None else x + offset[:, None, None].to(x.dtype)
 
 
 def _unfused(self: StyledConv, x: Tensor, style: Tensor, noise: Any = "random", name: str = "noise") -> Tensor:
-    """With the gain behind the rectifier."""
+    """With the gain behind the rectifier, and the bound of features behind the gain."""
     gain, self.conv.gain = self.conv.gain, 1.0
-    x = self.conv(x, style)
-    self.conv.gain = gain
-    if self.strength is not None:
-        x = x + streams.randn(len(x), 1, *self.size, purpose=name, device=x.device) * self.strength
-    return F.leaky_relu(x + self.bias[:, None, None], 0.2) * gain
+    try:
+        x = self.conv(x, style)
+    finally:
+        self.conv.gain = gain
+    if self.strength is not None and noise != "off":
+        drawn = self.noise
+        if noise == "random":
+            drawn = streams.randn(len(x), 1, *self.size, purpose=name, device=x.device)
+        x = x + (drawn * self.strength).to(x.dtype)
+    x = F.leaky_relu(x + self.bias[:, None, None].to(x.dtype), 0.2) * gain
+    return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
 def _zeros_between(x: Tensor, kernel: Tensor, step: Any) -> Tensor:

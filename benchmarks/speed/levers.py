@@ -1,9 +1,10 @@
 """What each lever gains: ``python -m benchmarks.speed levers [CASE...]``.
 
 A lever is what ganzoo does to be faster; without it a cycle gives the same result, save where the table says that it is
-another algorithm. Forms with and without a lever take turns, pair by pair, on the same networks in one process; a gain
-is the median over rounds of the time of a mean cycle without it, divided by the time with it just before or after, in
-CPU time on a CPU (a machine may be shared), in wall time on a GPU.
+another algorithm. ``all`` are those that give the same result and are on. Forms with and without a lever take turns,
+pair by pair, on the same networks in one process; a gain is the median over rounds of the time of a mean cycle without
+it, divided by the time with it just before or after, in CPU time on a CPU (a machine may be shared), in wall time on a
+GPU.
 
     python -m benchmarks.speed levers --json docs/records/levers-cpu.json
     python -m benchmarks.speed levers sngan-32 --only folds shortcuts --rounds 3
@@ -12,16 +13,19 @@ CPU time on a CPU (a machine may be shared), in wall time on a GPU.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from benchmarks.speed import forms
+from benchmarks.speed.attempts import NO_TIME, Attempts
 from benchmarks.speed.cases import CASES
 from benchmarks.speed.clocks import Clocks, silence
 from benchmarks.speed.cycles import Cycles, clock_of, drive, dtype_of, facts, speed
@@ -98,7 +102,7 @@ LEVERS = {
         shipped=False,
     ),
     "iteration": Lever(
-        "one step of the power iteration per turn, instead of one per pass",
+        "one step of the power iteration per turn, as in algorithm 1 of Miyato 2018; other code takes one per pass",
         forms.iterating,
         forms.is_spectral,
         exact=False,
@@ -150,31 +154,37 @@ def measure(
     *,
     rounds: int = 0,
     seconds: float = 60.0,
+    end: float = math.inf,
 ) -> dict[str, Any]:
     """One row: the cycle with all levers, and how much longer it takes without each, and without any.
 
     Args:
         subject: A fresh model.
-        only: Names of levers, ``all`` for all at once; default: those that the model has, one by one and at once.
+        only: Names of levers, ``all`` for the exact ones at once; default: those that the model has, and ``all``.
         rounds: How often each form is timed.
         seconds: Or how long, about, in 3 rounds or more.
+        end: By ``time.monotonic``, from which on no pair is begun, whatever else was asked for.
     """
 
     def run(cycles: Cycles) -> Measured:
         applicable = [name for name, lever in LEVERS.items() if lever.applies(cycles.gan)]
-        names = [name for name in only or [*applicable, "all"] if name in (*applicable, "all")]
-        together = [name for name in applicable if LEVERS[name].shipped]
+        names = [name for name in only or ["all", *applicable] if name in (*applicable, "all")]
+        together = [name for name in applicable if LEVERS[name].shipped and LEVERS[name].exact]
         chosen = {name: together if name == "all" else [name] for name in names}
-        return _measured(cycles, chosen, rounds, seconds, dtype_of(subject))
+        return _measured(cycles, chosen, rounds, seconds, Attempts(end), dtype_of(subject))
 
     found = drive(subject, run)
     clock = clock_of(subject.gan.device)
-    return {
+    gain = {name: summary([one[clock] for one in ratios]) for name, ratios in found.ratios.items() if ratios}
+    row = {
         **facts(subject, subject.gan.device),
         **speed(found.flop, found.images, found.readings, clock),
         "rounds": len(found.readings),
-        "gain": {name: summary([one[clock] for one in ratios]) for name, ratios in found.ratios.items()},
+        "gain": gain,
     }
+    if "all" in gain:
+        row["all"] = found.chosen["all"]
+    return row | ({"no_gain": found.left_out} if found.left_out else {})
 
 
 @dataclass
@@ -183,35 +193,57 @@ class Measured:
 
     flop: float  #: of a mean cycle
     images: int
-    readings: list[tuple[Clocks, Clocks]]  #: seconds of a mean cycle with all levers, and FLOP/s of the ceiling
+    chosen: dict[str, list[str]]  #: the levers that each name stands for
     ratios: dict[str, list[Clocks]]  #: time of a mean cycle without a lever over that with it, by round
+    readings: list[tuple[Clocks, Clocks]] = field(
+        default_factory=list
+    )  #: seconds of a mean cycle, FLOP/s of the ceiling
+    left_out: dict[str, str] = field(default_factory=dict)  #: why some names have no ratios
 
 
 def _measured(
-    cycles: Cycles, chosen: dict[str, list[str]], rounds: int, seconds: float, dtype: torch.dtype
+    cycles: Cycles, chosen: dict[str, list[str]], rounds: int, seconds: float, attempts: Attempts, dtype: torch.dtype
 ) -> Measured:
-    gan, end = cycles.gan, time.monotonic() + seconds
-    found = Measured(cycles.flop(), cycles.images, [], {name: [] for name in chosen})
+    until = min(time.monotonic() + seconds, attempts.end)
+    found = Measured(cycles.flop(), cycles.images, chosen, {name: [] for name in chosen})
     # A reading takes a fifth of a second, or less if there is no time for three pairs of each form.
     num = 2 * max(1, len(chosen)) * len(cycles.kinds)
     repeats = max(1, round(min(0.2, seconds / 3 / num) / cycles.seconds().wall))
-    for names in chosen.values():
-        with without(gan, names):
-            cycles.run(cycles.kinds[0][0])  # warms up
-    while len(found.readings) < (rounds or 3) or (not rounds and time.monotonic() < end):
-        shipped = [] if chosen else [cycles.seconds(repeats)]
-        for name, names in chosen.items():
-            spent = {}
-            # What drifts meets both forms alike.
-            for changed in ((), names) if len(found.readings) % 2 else (names, ()):
-                with without(gan, changed):
-                    spent[bool(changed)] = cycles.seconds(repeats)
-            on = name == "all" or LEVERS[name].shipped
-            found.ratios[name].append(Clocks(*(a / b for a, b in zip(spent[on], spent[not on], strict=True))))
-            shipped.append(spent[False])
-        whole = Clocks(*(statistics.median(one) for one in zip(*shipped, strict=True)))
-        found.readings.append((whole, ceiling(gan.device, dtype)))
+    for name, names in chosen.items():
+        attempts(name, partial(_warm_up, cycles, names))
+    while not found.readings or not attempts.is_over:
+        turn = len(found.readings)
+        if turn >= (rounds or 3) and (rounds or time.monotonic() >= until):
+            break
+        shipped = []
+        for name in chosen:
+            pair = attempts(name, partial(_pair, cycles, chosen[name], repeats, turn))
+            if pair is not None:
+                on = name == "all" or LEVERS[name].shipped
+                found.ratios[name].append(Clocks(*(a / b for a, b in zip(pair[on], pair[not on], strict=True))))
+                shipped.append(pair[False])
+        readings = zip(*(shipped or [cycles.seconds(repeats)]), strict=True)
+        whole = Clocks(*(statistics.median(one) for one in readings))
+        found.readings.append((whole, ceiling(cycles.gan.device, dtype)))
+    failed = {name: reason for name, reason in attempts.left_out.items() if reason != NO_TIME or not found.ratios[name]}
+    for name in failed:
+        found.ratios[name].clear()
+    found.left_out = failed
     return found
+
+
+def _warm_up(cycles: Cycles, names: Sequence[str]) -> None:
+    with without(cycles.gan, names):
+        cycles.run(cycles.kinds[0][0])
+
+
+def _pair(cycles: Cycles, names: Sequence[str], repeats: int, turn: int) -> dict[bool, Clocks]:
+    """Seconds of a mean cycle in the other form of some levers, and as it is; what drifts meets both forms alike."""
+    spent = {}
+    for changed in ((), names) if turn % 2 else (names, ()):
+        with without(cycles.gan, changed):
+            spent[bool(changed)] = cycles.seconds(repeats)
+    return spent
 
 
 def summary(found: list[float]) -> dict[str, float]:

@@ -28,7 +28,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -37,7 +36,7 @@ from benchmarks.speed.cases import ACCELERATORS
 from benchmarks.speed.clocks import silence
 from benchmarks.speed.cycles import clock_of, fit, lazy_period, measure
 from benchmarks.speed.noise import Noise
-from benchmarks.speed.rows import Rows, split_options
+from benchmarks.speed.rows import Row, Rows, split_options
 from benchmarks.speed.stages import Stages, table
 from ganzoo.ablation.timing import Subject, compare
 from ganzoo.cli import trust
@@ -52,16 +51,54 @@ def main(arguments: Sequence[str]) -> None:
     if options.device:
         rest = [*rest, f"--trainer.accelerator={ACCELERATORS[options.device]}"]
     torch.set_num_threads(options.threads)
-    older = {row["recipe"]: row for row in json.loads(options.compare.read_text())["rows"]} if options.compare else {}
+    lever = lever_of(options.vs)
+    older = json.loads(options.compare.read_text())["rows"] if options.compare else None
     rows = Rows(options.json)
     for recipe in options.recipes or [None]:
-        row = {"recipe": recipe or shlex.join(rest), **_row(recipe, options, rest)}
-        if row["recipe"] in older and "index" in row:
-            row["index_ratio"] = round(row["index"] / older[row["recipe"]]["index"], 3)
+        row = {"recipe": recipe or shlex.join(rest), **_row(recipe, options, rest, lever)}
+        if older is not None:
+            row |= against(row, older)
         rows.add(row)
 
 
-def _row(recipe: str | None, options: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
+#: What an earlier row of a recipe must have in common with a new one, for their indices to be of the same thing.
+SAME = ("device", "threads", "precision", "batch")
+
+
+def against(row: Row, older: Sequence[Row]) -> Row:
+    """The ratio of a row's index to that of the earlier row of its kind; or why it has none."""
+    found = [one for one in older if one.get("recipe") == row["recipe"] and "index" in one]
+    if not found or "index" not in row:
+        return {
+            "not_compared": f"there is no index {'of this recipe in the older record' if 'index' in row else 'here'}"
+        }
+    for one in found:
+        if all(one.get(name) == row[name] for name in SAME):
+            return {"index_ratio": round(row["index"] / one["index"], 3)}
+    before = ", ".join(f"{name} {found[-1].get(name)}" for name in SAME if found[-1].get(name) != row[name])
+    return {"not_compared": f"the older record is of {before}"}
+
+
+def lever_of(vs: str | None) -> str | None:
+    """The lever of ``LEVER=off``; none where there are options of fit.
+
+    Raises:
+        SystemExit: With a sentence, for several levers, or one that does not exist.
+    """
+    if vs is None or vs.startswith("-"):
+        return None
+    name, off, more = vs.strip().partition("=off")
+    if not off or more:
+        raise SystemExit(
+            f"--vs was {vs!r}: give options of fit, which begin with --, or one LEVER=off; several levers, each by "
+            "itself and all at once, are measured by python -m benchmarks.speed levers --only."
+        )
+    if name not in levers.LEVERS:
+        raise SystemExit(f"There is no lever {name}; there are {', '.join(levers.LEVERS)}.")
+    return name
+
+
+def _row(recipe: str | None, options: argparse.Namespace, rest: list[str], lever: str | None) -> Row:
     """What was asked of one recipe."""
 
     def fresh(*more: str) -> Subject:
@@ -73,9 +110,12 @@ def _row(recipe: str | None, options: argparse.Namespace, rest: list[str]) -> di
         found = stages(fresh())
         print(table(found))
         return {"stages_ms": found}
-    lever, is_lever, _ = options.vs.partition("=off")
-    if is_lever and not lever.startswith("-"):
-        return {"vs": options.vs, **levers.measure(fresh(), [lever], seconds=options.seconds)}
+    if lever is not None:
+        row = levers.measure(fresh(), [lever], seconds=options.seconds)
+        if lever not in row["gain"]:
+            reason = row.get("no_gain", {}).get(lever, "nothing in the model is what it is about")
+            raise SystemExit(f"The lever {lever} has no gain in {recipe or 'this model'}: {reason}.")
+        return {"vs": options.vs, **row}
     return {"vs": options.vs, **asdict(compare(fresh(), fresh(*shlex.split(options.vs)), seconds=options.seconds))}
 
 

@@ -26,7 +26,13 @@ mean little; shares of its ceiling, the index and gains are medians of interleav
 """
 
 #: Parts of a cycle of which each has a share of its own in the table; the others are one.
-PARTS = ("D forward", "D backward", "D penalties", "G forward", "G backward", "G penalties", "optimizers", "EMA")
+PARTS = (
+    "data",
+    *(f"{player} {what}" for player in "DG" for what in ("forward", "backward", "penalties")),
+    "optimizers",
+    "EMA",
+    "logging",
+)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -83,13 +89,19 @@ def _peers(record: Record) -> str:
     ]
     columns += ["its GFLOP", "its share", "its index", "ratio", "goal", "done"]
     found = {row.get("case"): row for row in record.get("rows", [])}
-    about = "\n".join(f"- `{name}`: {CASES[name].about}." for name in PEERS if name in CASES)
+    about = "\n".join(f"- `{name}`: {CASES[name].about}.{_note(peer)}" for name, peer in PEERS.items() if name in CASES)
+    threads = sorted({row["threads"] for row in record.get("rows", [])}) or [1]
     return f"""{_table(columns, [_against(name, found.get(name), peer) for name, peer in PEERS.items()])}
 {about}
 
-The index is images/s per TFLOP/s of the ceiling; peers were timed once, on two AVX2 cores of a quiet machine, whose
-ceiling was 206 GFLOP/s. A class is done at its goal, the ratio of the two, or at {NEAR_THE_CEILING:.0%} of the ceiling.
+The index is images/s per TFLOP/s of the ceiling. Ours were timed on {" or ".join(map(str, threads))} thread(s), the
+peers' once, on another day, on two AVX2 cores of a quiet machine, whose ceiling was 206 GFLOP/s; no script here does it
+again. A class is done at its goal, the ratio of the two, or at {NEAR_THE_CEILING:.0%} of the ceiling.
 """
+
+
+def _note(peer: Peer) -> str:
+    return f" {peer.name}: {peer.note}." if peer.note else ""
 
 
 def _against(name: str, row: Record | None, peer: Peer) -> list[str]:
@@ -137,15 +149,19 @@ def _times(record: Record) -> str:
     if not rows:
         return ""
     columns = ["case", "ms per cycle", *PARTS, "the rest", "Lightning", "peak memory"]
-    return "Where the time of a cycle goes, and the most memory that the process had:\n\n" + _table(
-        columns, [[f"`{row['case']}`", *_shares(row)] for row in rows]
-    )
+    text = _table(columns, [[f"`{row['case']}`", *_shares(row)] for row in rows])
+    return f"""Where the time of a cycle goes, and the most memory that the process had:
+
+{text}
+Penalties are their own passes and gradients, and by how much backward passes are longer in turns with lazy terms. Of a
+penalty of every turn there is no turn without it: going back through its gradient counts as D backward.
+"""
 
 
 def _shares(row: Record) -> list[str]:
     parts = row["parts_ms"]
     whole = sum(parts.values())
-    rest = whole - sum(parts[name] for name in (*PARTS, "trainer"))
+    rest = max(0.0, whole - sum(parts[name] for name in (*PARTS, "trainer")))
     shares = [*(parts[name] for name in PARTS), rest, parts["trainer"]]
     return [f"{row['ms_per_cycle']:,.0f}", *(f"{ms / whole:.1%}" for ms in shares), f"{row['peak_memory_mb']} MB"]
 
@@ -159,7 +175,7 @@ def _levers(record: Record) -> str:
         return ""
     lines = [[lever.about, *(_gain(row, name) for row in rows)] for name, lever in LEVERS.items()]
     lines = [[f"`{name}`", *line] for name, line in zip(LEVERS, lines, strict=True)]
-    lines.append(["all", "without any of them", *(_gain(row, "all") for row in rows)])
+    lines.append(["all", "those that are exact and on, at once", *(_gain(row, "all") for row in rows)])
     about = "\n".join(
         f"- `{row['case']}`: {row.get('about', row['model'])}, batches of {row['batch']}." for row in rows
     )
@@ -168,7 +184,7 @@ def _levers(record: Record) -> str:
 {_table(["lever", "what it is", *(f"`{row['case']}`" for row in rows)], lines)}
 {about}
 
-{_not_as_others()}
+{_not_as_others()}{_other_all(rows)}
 """
 
 
@@ -182,9 +198,20 @@ def _not_as_others() -> str:
     )
 
 
+def _other_all(rows: Sequence[Record]) -> str:
+    """Of which rows ``all`` is not what it is now: those do not say what it stands for."""
+    other = [name for name, lever in LEVERS.items() if not lever.exact]
+    older = [row for row in rows if "all" in row.get("gain", {}) and "all" not in row]
+    cases = [f"`{row['case']}`" for row in older if any(name in row["gain"] for name in other)]
+    names = ", ".join(f"`{name}`" for name in other)
+    return f" In `all` of {', '.join(cases)}, measured before, {names} is, too." if cases else ""
+
+
 def _gain(row: Record, name: str) -> str:
-    gain = row.get("gain", {}).get(name)
-    return _rounds(gain) if gain else "-"
+    if gain := row.get("gain", {}).get(name):
+        return _rounds(gain)
+    reason = row.get("no_gain", {}).get(name)
+    return f"left out: {reason}" if reason else "-"
 
 
 def _rounds(found: Record) -> str:

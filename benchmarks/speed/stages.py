@@ -13,12 +13,15 @@ import lightning.pytorch as L
 from benchmarks.speed.clocks import Clocks, now
 from ganzoo.callbacks.base import as_gan
 from ganzoo.gan import GAN
-from ganzoo.parts import Part
+from ganzoo.parts import Part, Penalty
 
 FORWARD, BACKWARD, OPTIMIZER = ("generator forward", "discriminator forward"), "backward", "optimizer"
 
 #: Methods of the loop in a turn, and what their time is called.
 METHODS = {"generate": FORWARD[0], "discriminate": FORWARD[1], "_backward": BACKWARD, "_step": OPTIMIZER}
+
+#: Hooks in which a penalty may work on its term, beside ``forward``.
+HOOKS = ("before_turn", "prepared", "drawn", "generated", "inputs", "logits", "after_backward", "after_step")
 
 
 class Stage(NamedTuple):
@@ -72,6 +75,9 @@ class Stages(L.Callback):
         self._wrap(gan.discriminator, "forward", FORWARD[1], of_turn=True)  # the loop calls it for a joint batch
         for part in gan.tricks:
             self._wrap(part, "forward", type(part).__name__, of_turn=True, part=True)
+            for hook in HOOKS if isinstance(part, Penalty) else ():
+                if getattr(type(part), hook) is not getattr(Penalty, hook):
+                    self._wrap(part, hook, type(part).__name__, of_turn=True, part=True)
         self._wrap(gan, "_update_ema", "average of the generator")
         self._wrap(gan, "_prepare", "data")
         self._wrap(gan.meter, "add", "logging")
@@ -107,8 +113,9 @@ class Stages(L.Callback):
     def parts(self, clock: int = 0) -> dict[str, float]:
         """Milliseconds per cycle of what every cycle has, in the order in which it comes.
 
-        Penalties are all terms of the players' losses beside the adversarial one: their own time, and by how much
-        backward passes are longer in turns with lazy terms. That of a term of every turn is in ``backward``.
+        Penalties are all terms of the players' losses beside the adversarial one: their own time, in all of their
+        hooks, and by how much backward passes are longer in turns with lazy terms. That of a term of every turn is in
+        ``backward``.
         """
         found = {"data": self._ms(Stage("data"), clock)}
         for player in ("discriminator", "generator"):

@@ -19,10 +19,11 @@ from ganzoo import streams
 from ganzoo.ablation.timing import Subject
 from ganzoo.gan import GAN
 from ganzoo.models import DCGAN, MLPGAN
-from ganzoo.parts import Penalty, Turn
+from ganzoo.parts import Part, Penalty, Turn
 from ganzoo.penalties import R1
 from ganzoo.plan import Play
 from tests.common import fit, flat, normal_batches
+from tests.mutants import kills
 
 
 class SameLatents(BareLoop):
@@ -113,7 +114,7 @@ class Clock:
     """Moves when it is told to."""
 
     def __init__(self) -> None:
-        self.ms = 0
+        self.ms = 0.0
 
     def __call__(self) -> Clocks:
         return Clocks(self.ms / 1e3, self.ms / 1e3)
@@ -132,10 +133,17 @@ class Takes(nn.Module):
 
 
 class SlowPenalty(Penalty):
-    """Looks at the discriminator once more, and takes a while of its own."""
+    """Looks at the discriminator once more, and takes a while of its own, in hooks, too."""
 
     players = ("discriminator",)
     clock: Clock
+
+    def before_turn(self, turn: Turn) -> None:
+        self.clock.ms += 0.25
+
+    def logits(self, turn: Turn, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, Tensor]:
+        self.clock.ms += 0.5
+        return real, fake
 
     def value(self, turn: Turn) -> Tensor:
         assert turn.real is not None
@@ -143,11 +151,24 @@ class SlowPenalty(Penalty):
         return turn.discriminate(turn.real).mean()
 
 
+class SlowTrick(Part):
+    """Whose time is that of no term."""
+
+    players = ("discriminator",)
+    clock: Clock
+
+    def logits(self, turn: Turn, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, Tensor]:
+        self.clock.ms += 0.125
+        return real, fake
+
+
 def test_stages_add_up_and_none_is_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("benchmarks.speed.stages.now", clock)
     gan = MLPGAN(num_layers=1, hidden=4, penalties=[SlowPenalty(every=2)], play=Play(2, 1))
-    gan.tricks[0].clock = clock
+    gan.tricks.append(SlowTrick())
+    for part in gan.tricks:
+        part.clock = clock
     gan.generator.layers.append(Takes(clock, 10))
     gan.discriminator.layers.append(Takes(clock, 200))
     end_cycle = gan.plan.end_cycle
@@ -161,9 +182,10 @@ def test_stages_add_up_and_none_is_counted_twice(monkeypatch: pytest.MonkeyPatch
     cycles.fit(Subject(gan, Noise([2], batch_size=4), {"accelerator": "cpu"}), taken)
     rows = taken.rows()
     assert "cycle" not in vars(gan) and "forward" not in vars(gan.discriminator)  # as before
+    assert not {"forward", "logits", "before_turn"} & vars(gan.tricks[0]).keys()
     plain, lazy = "discriminator's turn", "discriminator's turn with lazy terms"
     expected = {  # in milliseconds per cycle; of its two turns of the discriminator, one is due
-        "loop": 3000,
+        "loop": 3000 + 2 * 0.125,
         f"{lazy}: discriminator forward": 400,
         f"{lazy}: discriminator forward in SlowPenalty": 200,
         f"{plain}: discriminator forward": 400,
@@ -171,11 +193,12 @@ def test_stages_add_up_and_none_is_counted_twice(monkeypatch: pytest.MonkeyPatch
         f"{plain}: generator forward": 10,
         f"{lazy}: generator forward": 10,
         "generator's turn: generator forward": 10,
-        f"{lazy}: SlowPenalty": 7,
+        f"{lazy}: SlowPenalty": 7 + 0.25 + 0.5,
+        f"{plain}: SlowPenalty": 0.25 + 0.5,
     }
     assert {stage: round(ms, 6) for stage, ms in rows.items() if ms > 1e-6} == expected
     parts = {name: round(ms, 6) for name, ms in taken.parts().items() if ms > 1e-6}
-    assert parts == {"D forward": 820, "D penalties": 207, "G forward": 210, "loop": 3000}
+    assert parts == {"D forward": 820, "D penalties": 207 + 2 * 0.75, "G forward": 210, "loop": 3000.25}
     assert {"data", "trainer", f"{plain}: optimizer", f"{lazy}: backward", "average of the generator"} < rows.keys()
 
 
@@ -236,6 +259,50 @@ def test_the_command_switches_a_lever_off(tmp_path: Path, monkeypatch: pytest.Mo
     assert row["vs"] == "logging=off"
     assert list(row["gain"]) == ["logging"]
     assert row["gain"]["logging"]["median"] > 1.2  # of a cycle so small
+
+
+@pytest.mark.parametrize(
+    ("vs", "sentence"),
+    [
+        ("folds=off shortcuts=off", "one LEVER=off; several levers, each by itself and all at once"),
+        ("fold=off", "There is no lever fold; there are folds, "),
+        ("folds", "give options of fit, which begin with --, or one LEVER=off"),
+        ("folds=off", "The lever folds has no gain in this model: nothing in the model is what it is about."),
+    ],
+)
+def test_a_lever_that_cannot_be_switched_is_answered_with_why(
+    vs: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levers, "ceiling", lambda device, dtype: Clocks(1e9, 1e9))
+    out = tmp_path / "out.json"
+    with pytest.raises(SystemExit, match=sentence):
+        main(["--shape", "2", "--seconds", "0.1", "--vs", vs, "--json", str(out), "--", *OURS])
+    assert not out.exists()
+
+
+def test_indices_of_the_same_thing_are_compared() -> None:
+    def row(**more: object) -> dict[str, object]:
+        facts = {"recipe": "a", "device": "cpu", "threads": 1, "precision": "32-true", "batch": 8, "index": 10.0}
+        return facts | more
+
+    def check(against) -> None:
+        older = [{"recipe": "a", "stages_ms": {}}, row(threads=2, index=1.0), row(index=4.0), row(batch=4, index=2.0)]
+        assert against(row(), older) == {"index_ratio": 2.5}
+        assert against(row(batch=4), older) == {"index_ratio": 5.0}
+        for other in ({"device": "cuda"}, {"precision": "bf16-mixed"}, {"threads": 4}):
+            (why,) = against(row(**other), older[:2] + older[3:]).values()
+            assert why.startswith("the older record is of ") and "batch 4" in why and next(iter(other)) in why
+        assert against(row(recipe="b"), older) == {
+            "not_compared": "there is no index of this recipe in the older record"
+        }
+        assert against({"recipe": "a", "stages_ms": {}}, older) == {"not_compared": "there is no index here"}
+
+    def by_name_alone(one: dict, older: list[dict]) -> dict[str, float]:
+        found = [o for o in older if o["recipe"] == one["recipe"] and "index" in o]
+        return {"index_ratio": one["index"] / found[-1]["index"]} if found else {}
+
+    check(recipes.against)
+    kills(check, by_name_alone)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")

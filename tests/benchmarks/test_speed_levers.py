@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import import_module
 from types import SimpleNamespace
 from unittest import mock
 
@@ -22,8 +23,8 @@ from ganzoo import ema, memory, streams
 from ganzoo.gan import GAN
 from ganzoo.layers import filtered, pieces, twice
 from ganzoo.layers.folded import ConvPool2d, UpConv2d
-from ganzoo.layers.modulated import ModulatedConv2d, StyledConv
-from ganzoo.models import DCGAN, R3GAN, SNGAN, StyleGAN
+from ganzoo.layers.modulated import ModulatedConv2d, StyledConv, Styling
+from ganzoo.models import DCGAN, MLPGAN, R3GAN, SNGAN, StyleGAN
 from ganzoo.optim import Adam
 from ganzoo.parts import Turn
 from ganzoo.penalties import R1, R2, PathLength
@@ -40,10 +41,10 @@ def sngan() -> GAN:
     return SNGAN(**width, latent_dim=8, play=Play(1), **SMOOTH)
 
 
-def stylegan() -> GAN:
+def stylegan(clamp: float | None = None) -> GAN:
     penalties = [R1(every=4), PathLength(every=4)]
     widths = {"channel_base": 64, "channel_max": 8, "latent_dim": 8, "style_dim": 8, "mapping_layers": 2}
-    return StyleGAN(16, 3, **widths, group=2, penalties=penalties, **SMOOTH)
+    return StyleGAN(16, 3, **widths, group=2, clamp=clamp, penalties=penalties, **SMOOTH)
 
 
 def r3gan() -> GAN:
@@ -64,7 +65,12 @@ MODELS: dict[str, tuple[Callable[[], GAN], tuple[int, ...], list[str]]] = {
     "stylegan": (stylegan, (4, 3, 16, 16), ["modulation", "fusion", "filter", "twice", "together", "channels_last"]),
     "r3gan": (r3gan, (4, 1, 8, 8), ["sweep", "twice"]),
     "dcgan": (lambda: DCGAN(16, 3, width=4, latent_dim=8, **SMOOTH), (4, 3, 16, 16), ["format"]),
+    "stylegan, clamped": (lambda: stylegan(0.5), (4, 3, 16, 16), ["fusion"]),
 }
+#: What else each model has.
+EVERYWHERE = {"memory", "adam", "average", "freezing", "logging"}
+STYLED = {"modulation", "fusion", "filter", "twice", "together", "channels_last"}
+ALSO = {"r3gan": {"format"}, "stylegan, clamped": STYLED}
 PAIRS = [(model, lever) for model, (*_, names) in MODELS.items() for lever in names]
 
 
@@ -118,12 +124,44 @@ def test_a_lever_is_what_it_says_and_leaves_the_model_as_it_was(model: str, name
 
 def test_every_lever_is_tried() -> None:
     assert {lever for _, lever in PAIRS} == set(LEVERS)
-    for make, shape, names in MODELS.values():
-        gan = make()
-        fit(gan, normal_batches(*shape), max_steps=1)
-        assert all(LEVERS[name].applies(gan) for name in names)
-        others = set(LEVERS) - {name for model in MODELS.values() for name in model[2]}
-        assert not any(LEVERS[name].applies(gan) for name in others)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_lever_applies_where_a_model_has_it(model: str) -> None:
+    make, shape, names = MODELS[model]
+    gan = make()
+    fit(gan, normal_batches(*shape), max_steps=1)
+    assert {name for name in LEVERS if LEVERS[name].applies(gan)} == EVERYWHERE | {*names} | ALSO.get(model, set())
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_plain_adam_is_in_the_form_that_torch_chooses(on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tensor after the other on a CPU, lists of tensors on a GPU, here a CPU that is taken for one."""
+    gan, taken, module = MLPGAN(num_layers=1, hidden=4), set(), import_module("torch.optim.adam")
+    for form in ("_single_tensor_adam", "_multi_tensor_adam", "_fused_adam"):
+        function = getattr(module, form)
+        monkeypatch.setattr(
+            module,
+            form,
+            lambda *args, form=form, function=function, **options: (taken.add(form), function(*args, **options)),
+        )
+    if on_gpu:
+        kinds = "_get_foreach_kernels_supported_devices"
+        monkeypatch.setattr(import_module("torch.optim.optimizer"), kinds, lambda: ["cpu"])
+    fit(gan, normal_batches(4, 2), max_steps=2, callbacks=[Within(LEVERS["adam"].other)])
+    assert taken == {"_multi_tensor_adam" if on_gpu else "_single_tensor_adam"}
+
+
+@pytest.mark.parametrize(("model", "name"), PAIRS)
+def test_a_cycle_that_fails_leaves_the_model_as_it_was(model: str, name: str) -> None:
+    make, shape, _ = MODELS[model]
+    gan = make()
+    fit(gan, normal_batches(*shape), max_steps=1)
+    LEVERS[name].applies(gan)
+    before = state(gan)
+    with pytest.raises(ZeroDivisionError), levers.without(gan, [name]):
+        raise ZeroDivisionError
+    assert state(gan) == before
 
 
 # ---------------------------------------------------------------------- what it changes: nothing
@@ -188,7 +226,7 @@ def same(model: str, form: Callable[[GAN], AbstractContextManager[None]], *, bit
 @pytest.mark.parametrize(
     ("model", "name"),
     [
-        pytest.param(model, name, marks=[pytest.mark.slow] if model == "stylegan" else [])
+        pytest.param(model, name, marks=[pytest.mark.slow] if model.startswith("stylegan") else [])
         for model, name in PAIRS
         if LEVERS[name].exact
     ],
@@ -216,9 +254,71 @@ def _without_optimizer_state(gan: GAN):
     yield
 
 
-@pytest.mark.parametrize("mutant", [_pooled_too_little, _average_turned_round, _without_optimizer_state])
-def test_mutants(mutant: Callable[[GAN], AbstractContextManager[None]]) -> None:
-    kills(lambda form: same("sngan", form), mutant)
+@contextmanager
+def _modulated_once_too_little(gan: GAN):
+    plain = forms._grouped
+
+    def wrong(self: ModulatedConv2d, x: Tensor, style: Tensor, offset: Tensor | None = None) -> Tensor:
+        return plain(self, x, 1.01 * style, offset)
+
+    with mock.patch.object(ModulatedConv2d, "forward", wrong):
+        yield
+
+
+@contextmanager
+def _unclamped(gan: GAN):
+    def wrong(self: StyledConv, x: Tensor, *args: object) -> Tensor:
+        clamp, self.clamp = self.clamp, None
+        x = forms._unfused(self, x, *args)
+        self.clamp = clamp
+        return x
+
+    with mock.patch.object(StyledConv, "forward", wrong):
+        yield
+
+
+@contextmanager
+def _filtered_too_faintly(gan: GAN):
+    with mock.patch.object(filtered, "_filter", lambda x, kernel, step: forms._zeros_between(x, 0.99 * kernel, step)):
+        yield
+
+
+@contextmanager
+def _loss_without_its_own_sweep(gan: GAN):
+    """The logits of the pass as the penalties see them, from which no gradient of the loss goes back."""
+    judged = R1.judged
+
+    def wrong(self: R1, turn: Turn, points: Tensor | None, logits: Tensor) -> Tensor:
+        return judged(self, turn, points, logits).detach().requires_grad_()
+
+    with mock.patch.object(R1, "judged", wrong):
+        yield
+
+
+@contextmanager
+def _rectified_too_much(gan: GAN):
+    with mock.patch.object(twice._Rectified, "apply", lambda x, slope: F.leaky_relu_(x, 0.9 * slope)):
+        yield
+
+
+WRONG = {
+    "sngan": [_pooled_too_little, _average_turned_round, _without_optimizer_state],
+    "stylegan": [_modulated_once_too_little, _filtered_too_faintly],
+    "stylegan, clamped": [_unclamped],
+    "r3gan": [_loss_without_its_own_sweep, _rectified_too_much],
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "mutant"),
+    [
+        pytest.param(model, mutant, marks=[pytest.mark.slow] if model.startswith("stylegan") else [])
+        for model, mutants in WRONG.items()
+        for mutant in mutants
+    ],
+)
+def test_mutants(model: str, mutant: Callable[[GAN], AbstractContextManager[None]]) -> None:
+    kills(lambda form: same(model, form), mutant)
 
 
 def test_another_algorithm_is_seen() -> None:
@@ -249,6 +349,23 @@ def outputs(name: str | None) -> list[Tensor]:
     return [*found, *[g for g in gradients if g is not None]]
 
 
+@pytest.mark.parametrize("clamp", [None, 0.5])
+@pytest.mark.parametrize("mode", ["random", "fixed", "off"])
+def test_a_plain_styled_layer_takes_the_noise_and_the_bound_that_it_is_given(mode: str, clamp: float | None) -> None:
+    layer = StyledConv(3, 4, (8, 8), Styling(5, clamp=clamp))
+    layer.bias.data.normal_()
+    layer.strength.data.fill_(0.7)
+    x, style = torch.randn(2, 3, 8, 8), torch.randn(2, 5)
+
+    def output(function: Callable[..., Tensor]) -> Tensor:
+        with streams.stream(5, start=0, num=2, total=2, device=torch.device("cpu")):
+            return function(layer, x, style, mode)
+
+    ours, plain = output(StyledConv.forward), output(forms._unfused)
+    assert torch.allclose(ours, plain, atol=1e-5)
+    assert clamp is None or plain.abs().max() == clamp
+
+
 @pytest.mark.parametrize("name", ["modulation", "fusion", "filter"])
 def test_a_plain_form_is_the_same_function_of_any_parameters(name: str) -> None:
     for ours, plain in zip(outputs(None), outputs(name), strict=True):
@@ -268,44 +385,78 @@ class Ticks:
         return Clocks(self.ms / 1e3, self.ms / 1e3)
 
 
-def test_gains_are_ratios_of_mean_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cycle takes 10 ms, each 4th one 30, so 15; without one lever 5 more, with another, which is off, 10 more."""
-    clock = Ticks()
-    monkeypatch.setattr(cycles, "now", clock)
-    monkeypatch.setattr(levers, "ceiling", lambda device, dtype: Clocks(1e12, 1e12))
-    slower = {"one": 5.0, "two": 10.0}
-    extra: list[float] = []
+class Forms:
+    """Levers whose other forms take so many milliseconds more, and a model whose cycles take 10, each 4th one 30."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **slower: float) -> None:
+        self.clock, self.slower, self.extra = Ticks(), slower, []
+        self.fails = ""  #: without which lever a cycle cannot be
+        monkeypatch.setattr(cycles, "now", self.clock)
+        monkeypatch.setattr(levers, "ceiling", lambda device, dtype: Clocks(1e12, 1e12))
+        monkeypatch.setattr(levers.time, "monotonic", lambda: self.clock.ms / 1e3)
+        self.subject = TINY["stylegan"].subject("cpu")
+        self.subject.gan.tricks[:] = [R1(every=4), PathLength(every=2)]
+        self.cycle = self.subject.gan.cycle
+        monkeypatch.setattr(self.subject.gan, "cycle", self.ticking)
+        self.monkeypatch = monkeypatch
 
     @contextmanager
-    def form(gan: GAN, name: str):
-        extra.append(slower[name])
-        yield
-        extra.remove(slower[name])
+    def form(self, gan: GAN, name: str):
+        if name == self.fails:
+            raise torch.OutOfMemoryError
+        self.extra.append(self.slower[name])
+        try:
+            yield
+        finally:
+            self.extra.remove(self.slower[name])
 
-    monkeypatch.setattr(
-        levers,
-        "LEVERS",
-        {
-            "one": levers.Lever("", lambda gan: form(gan, "one")),
-            "two": levers.Lever("", lambda gan: form(gan, "two"), shipped=False),
-            "none": levers.Lever("", lambda gan: form(gan, "none"), lambda gan: False),
-        },
-    )
-    subject = TINY["stylegan"].subject("cpu")
-    subject.gan.tricks[:] = [R1(every=4), PathLength(every=2)]
-    cycle = subject.gan.cycle
+    def have(self, **options: dict[str, object]) -> None:
+        """Levers with these options."""
+        found = {
+            name: levers.Lever("", functools.partial(self.form, name=name), **options.get(name, {}))
+            for name in self.slower
+        }
+        self.monkeypatch.setattr(levers, "LEVERS", found)
 
-    def ticking(loader) -> None:
-        number = subject.gan.clock.d_turns
-        if not clock.ms:  # of the others no one counts the FLOPs
-            cycle(loader)
-        clock.ms += 10 + (20 if number % 4 == 0 else 0) + sum(extra)
+    def ticking(self, loader: object) -> None:
+        number = self.subject.gan.clock.d_turns
+        if not self.clock.ms:  # of the others no one counts the FLOPs
+            self.cycle(loader)
+        self.clock.ms += 10 + (20 if number % 4 == 0 else 0) + sum(self.extra)
 
-    monkeypatch.setattr(subject.gan, "cycle", ticking)
-    row = levers.measure(subject, rounds=2)
+
+def test_gains_are_ratios_of_mean_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean cycle takes 15 ms; one lever is off, another changes the result, so that both are in no "all"."""
+    made = Forms(monkeypatch, one=5.0, two=10.0, other=15.0, none=1.0)
+    made.have(two={"shipped": False}, other={"exact": False}, none={"applies": lambda gan: False})
+    row = levers.measure(made.subject, rounds=2)
     assert row["ms_per_cycle"] == 15
-    assert {name: gain["median"] for name, gain in row["gain"].items()} == {"one": 1.333, "two": 0.6, "all": 1.333}
+    medians = {name: gain["median"] for name, gain in row["gain"].items()}
+    assert medians == {"one": 1.333, "two": 0.6, "other": 2, "all": 1.333}
+    assert row["all"] == ["one"]
     assert row["index"] == pytest.approx(row["images_per_second"])  # on a machine of 1 TFLOP/s
+    assert "no_gain" not in row
+
+
+def test_the_time_is_kept_whatever_a_round_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three rounds of three pairs would take over a minute."""
+    for seconds, num in ((0.0, 0), (8.0, 0), (13.0, 1), (31.0, 2), (40.0, 3)):
+        made = Forms(monkeypatch, one=3000.0, two=3000.0)
+        made.have()
+        row = levers.measure(made.subject, seconds=1.0, end=seconds)
+        assert made.clock.ms < 1e3 * seconds + 18_200  # of a pair of all
+        assert list(row["gain"]) == ["all", "one", "two"][:num]
+        assert row.get("no_gain", {}) == dict.fromkeys(["all", "one", "two"][num:], "no time")
+        assert row["images_per_second"] > 0 < row["rounds"] <= 3
+
+
+def test_a_lever_that_fails_costs_its_own_gain_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Forms(monkeypatch, one=5.0, two=10.0)
+    made.have(two={"shipped": False})
+    made.fails = "two"
+    row = levers.measure(made.subject, rounds=2)
+    assert list(row["gain"]) == ["all", "one"]
+    assert row["no_gain"] == {"two": "no memory"}
 
 
 def test_kinds_of_cycles() -> None:

@@ -23,8 +23,15 @@ def test_the_committed_page_is_that_of_the_committed_records() -> None:
 
 def row(**more: Any) -> dict[str, Any]:
     sizes = {"generator_parameters": 4_280_000, "discriminator_parameters": 1_050_000, "batch": 64, "d_per_g": 1.0}
-    speed = {"gflop_per_image": 12.0, "share_of_ceiling": 0.5, "index": 50.0, "ms_per_cycle": 100.0, "model": "SNGAN"}
-    parts = dict.fromkeys(("data", *results.PARTS, "logging", "loop", "trainer"), 1.0) | {"D backward": 9.0}
+    speed = {
+        "gflop_per_image": 12.0,
+        "share_of_ceiling": 0.5,
+        "index": 50.0,
+        "ms_per_cycle": 100.0,
+        "model": "SNGAN",
+        "threads": 1,
+    }
+    parts = dict.fromkeys((*results.PARTS, "loop", "trainer"), 1.0) | {"D backward": 9.0}
     return {**sizes, **speed, "parts_ms": parts, "peak_memory_mb": 77, "lightning_share": 0.05, **more}
 
 
@@ -70,14 +77,37 @@ def test_a_page(tmp_path: Path) -> None:
     page = results.page(tmp_path)
     peer = "Mimicry SNGAN | 18.3 | 55% | 30 | 2.30 | 2 | yes |"
     assert f"| `sngan-32` | 4.28M, 1.05M | 64 | 1 | 12 | 50% | 69 | {peer}" in page
-    # Nine parts of 1 ms, one of 9 and three of the rest: 20 ms in all.
-    assert "| `sngan-32` | 100 | 5.0% | 45.0% | " in page
+    # Eleven parts of 1 ms, one of them the rest, and one of 9: 20 ms in all.
+    assert f"| `sngan-32` | 100 | 5.0% | 5.0% | 45.0% | {'5.0% | ' * 9}77 MB |" in page
+    assert "| ms per cycle | data | D forward | D backward |" in page
+    assert "Ours were timed on 1 thread(s)" in page
     assert f"| `folds` | {LEVERS['folds'].about} | 1.30 (1.25 to 1.40) | - |" in page
     # Plain float32 is 100 / 2 images per second.
     assert "| `sngan-32` | fp32 | 64 | 100 | 2.00 | 1.50 (1.40 to 1.75) | 50% | 5.0% | 77 MB |" in page
     assert "| `sngan-32` | bf16 | 64 | 350 | 7.00 | - |" in page
     assert "| `mlp` | bf16 | 64 | 50 | - | no: hooks |" in page
     assert "| `stylegan-256` | bf16 | left out: no time |" in page
+
+
+def test_what_is_to_be_minded_of_a_peer() -> None:
+    page, rows = results.page(), json.loads((results.RECORDS / "speed-cpu.json").read_text())["rows"]
+    for name, peer in PEERS.items():
+        about = next(line for line in page.splitlines() if line.startswith(f"- `{name}`: "))
+        assert about.endswith(
+            f"{CASES[name].about}. {peer.name}: {peer.note}." if peer.note else CASES[name].about + "."
+        )
+    ours = {row["case"]: row["gflop_per_image"] for row in rows}
+    for name in ("dcgan-32", "dcgan-32-d2"):
+        assert f"{1 - ours[name] / PEERS[name].gflop_per_image:.0%} fewer FLOPs" in PEERS[name].note
+
+
+def test_rows_of_levers_say_what_all_is() -> None:
+    gain = {name: {"median": 1.3, "least": 1.25, "most": 1.4} for name in ("folds", "iteration", "all")}
+    before, now = row(case="sngan-32", gain=gain), row(case="sngan-32-b16", gain=gain, all=["folds"])
+    text = results._levers({"rows": [before, now, row(case="mlp", gain={}, no_gain={"folds": "no memory"})]})
+    assert "In `all` of `sngan-32`, measured before, `iteration` is, too." in text
+    assert "| 1.30 (1.25 to 1.40) | 1.30 (1.25 to 1.40) | left out: no memory |" in text
+    assert "measured before" not in results._levers({"rows": [now]})
 
 
 @pytest.mark.parametrize("name", PEERS)
