@@ -18,6 +18,7 @@ from ganzoo.errors import UserError
 from ganzoo.latents import Uniform
 from ganzoo.layers.filtered import upsample
 from ganzoo.layers.modulated import StyledConv
+from ganzoo.layers.style_networks import SynthesisNetwork
 from ganzoo.models import StyleGAN
 from ganzoo.models import stylegan as module
 from ganzoo.parts import Turn
@@ -169,14 +170,20 @@ def test_second_derivatives(architecture) -> None:
 # ---------------------------------------------------------------------- styles
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_style_changes_its_own_layer_and_those_behind_it_alone(architecture) -> None:
+def check_where_styles_act(cls, architecture) -> None:
     """Layer k of the synthesis network has style k; the image of a resolution has that of the next layer."""
     generator = tiny(32, generator_architecture=architecture).generator
-    layers = styled_layers(generator)
-    seen: list[Tensor] = []
-    for layer in layers:
-        layer.register_forward_hook(lambda module, given, output: seen.append(output.detach()))
+    generator.synthesis.__class__ = cls
+    seen: list[tuple[int, Tensor]] = []  # number of the style that is the last to change it, and an output
+
+    def watch(layer: nn.Module, style: int) -> None:
+        layer.register_forward_hook(lambda module, given, output: seen.append((style, output.detach())))
+
+    for k, layer in enumerate(styled_layers(generator)):
+        watch(layer, k)
+    for level, block in enumerate(generator.synthesis.blocks):
+        if block.rgb is not None:
+            watch(block.rgb, 2 * level + 1)
     w = torch.randn(2, 8, 8)
     images = generator.synthesis(w, "fixed")
     before = seen[:]
@@ -185,9 +192,53 @@ def test_a_style_changes_its_own_layer_and_those_behind_it_alone(architecture) -
         other = w.clone()
         other[:, first:] = torch.randn(2, 8 - first, 8)
         changed = generator.synthesis(other, "fixed")
-        for k, (a, b) in enumerate(zip(before, seen, strict=True)):
-            assert torch.equal(a, b) == (k < first)
+        for (style, a), (_, b) in zip(before, seen, strict=True):
+            assert torch.equal(a, b) == (style < first)
         assert not torch.equal(images, changed)
+
+
+class OfTheLayerBefore(SynthesisNetwork):
+    def forward(self, w, noise=None):
+        return super().forward(w if w.dim() == 2 else torch.cat([w[:, :1], w[:, :-1]], dim=1), noise)
+
+
+class OfTheLayerBehind(SynthesisNetwork):
+    def forward(self, w, noise=None):
+        return super().forward(w if w.dim() == 2 else torch.cat([w[:, 1:], w[:, -1:]], dim=1), noise)
+
+
+class TwoOfEachResolution(SynthesisNetwork):
+    """The first layer of a resolution has the style of its second one."""
+
+    def forward(self, w, noise=None):
+        return super().forward(w[:, [0, *(k + k % 2 for k in range(1, self.num_styles - 1)), -1]], noise)
+
+
+class ImagesOfTheirLastLayer(SynthesisNetwork):
+    """The image of a resolution has the style of its own last layer, and not that of the next one."""
+
+    def __call__(self, w, noise=None):
+        hooks = [
+            block.rgb.register_forward_pre_hook(lambda layer, given, k=2 * level: (given[0], w[:, k], *given[2:]))
+            for level, block in enumerate(self.blocks)
+            if block.rgb is not None
+        ]
+        image = super().__call__(w, noise)
+        for hook in hooks:
+            hook.remove()
+        return image
+
+
+class TheFirstForAll(SynthesisNetwork):
+    def forward(self, w, noise=None):
+        return super().forward(w[:, 0], noise)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_style_changes_its_own_layer_and_those_behind_it_alone(architecture) -> None:
+    check_where_styles_act(SynthesisNetwork, architecture)
+    for wrong in (OfTheLayerBefore, OfTheLayerBehind, TwoOfEachResolution, ImagesOfTheirLastLayer, TheFirstForAll):
+        kills(lambda cls: check_where_styles_act(cls, architecture), wrong)
 
 
 def test_one_style_for_all_layers() -> None:
