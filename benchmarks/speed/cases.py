@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.speed.noise import Noise
+from benchmarks.speed.noise import Noise, NoiseImages
 from ganzoo.ablation.timing import Subject
+from ganzoo.data import GANDataModule
 from ganzoo.gan import GAN
 from ganzoo.models import DCGAN, MLPGAN, R3GAN, SAGAN, SNGAN, ProgressiveGAN, StyleGAN
 from ganzoo.penalties import R1, PathLength
@@ -15,6 +17,9 @@ from ganzoo.plan import Play
 
 #: The trainer's word for a device.
 ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
+
+
+IMAGE_BYTES = 2**24  #: of all images that are resident, about
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,13 @@ class Case:
     shape: tuple[int, ...] = (3, 32, 32)
     classes: int = 0
 
-    def subject(self, device: str = "auto", precision: Any = "32-true") -> Subject:
-        """Fresh."""
-        data = Noise(list(self.shape), classes=self.classes, batch_size=self.batch)
+    def subject(self, device: str = "auto", precision: Any = "32-true", *, resident: bool = False) -> Subject:
+        """Fresh; on batches as the model sees data, or on uint8 images that are ``resident`` on the device."""
+        given: dict[str, Any] = {"classes": self.classes, "batch_size": self.batch}
+        data: GANDataModule = Noise(list(self.shape), **given)
+        if resident:
+            num = max(4 * self.batch, IMAGE_BYTES // math.prod(self.shape))
+            data = NoiseImages(list(self.shape), num=num, on_device=True, **given)
         return Subject(self.make(), data, {"accelerator": ACCELERATORS[device], "precision": precision})
 
 

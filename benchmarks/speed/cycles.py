@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, TypeVar
@@ -171,9 +172,16 @@ class Rounds(L.Callback):
     """Times rounds of whole cycles in a fit, and the ceiling after each; before them it counts FLOPs."""
 
     def __init__(
-        self, images_per_cycle: int, num_rounds: int, num_cycles: int, period: int, dtype: torch.dtype = torch.float32
+        self,
+        images_per_cycle: int,
+        num_rounds: int,
+        num_cycles: int,
+        period: int,
+        dtype: torch.dtype = torch.float32,
+        end: float = math.inf,
     ) -> None:
         self.dtype = dtype  #: of the ceiling
+        self.end = end  #: by ``time.monotonic``: the first round from then on is the last
         self.images_per_cycle, self.num_rounds, self.period = images_per_cycle, num_rounds, period
         self.num_cycles = num_cycles  #: per round, at least; 0: as many as fit into a second
         self.rounds: list[tuple[Clocks, Clocks]] = []  #: seconds per cycle, and FLOP/s of the ceiling by both clocks
@@ -208,31 +216,32 @@ class Rounds(L.Callback):
             return
         else:
             self.rounds.append(((end - self._begin).per(done), ceiling(pl_module.device, self.dtype)))
-            trainer.should_stop = len(self.rounds) >= self.num_rounds
+            trainer.should_stop = len(self.rounds) >= self.num_rounds or time.monotonic() >= self.end
         self._begin, self._since = now(), gan.clock.cycles
 
 
-def measure(subject: Subject, *, rounds: int = 7, cycles: int = 0) -> dict[str, Any]:
+def measure(subject: Subject, *, rounds: int = 7, cycles: int = 0, end: float = math.inf) -> dict[str, Any]:
     """One row: whole cycles through the trainer, then once more with the time of each part.
 
     Args:
         subject: A fresh model.
         rounds: How often to time so many cycles.
         cycles: Of a round, which is a multiple of the intervals of all lazy terms; 0: as many as fit into a second.
+        end: By ``time.monotonic``, from which on no further round is begun.
     """
     gan, data = subject.gan, subject.data
     play, period = gan.plan.plays[-1], lazy_period(gan)
     images = data.batch_size * play.d
-    meter = Rounds(images, rounds, period * math.ceil(cycles / period), period, dtype_of(subject))
+    meter = Rounds(images, rounds, period * math.ceil(cycles / period), period, dtype_of(subject), end)
     reset_peak_memory()
     device = fit(subject, meter).strategy.root_device
     peak = peak_memory(device)
-    taken = Stages(meter.num_cycles, warm=int(period == 1))
+    taken = Stages(meter.num_cycles if time.monotonic() < end else period, warm=int(period == 1))
     fit(subject, taken)
     parts = taken.parts(clock_of(device))
     return {
         **facts(subject, device),
-        "rounds": rounds,
+        "rounds": len(meter.rounds),
         "cycles_per_round": meter.num_cycles,
         **speed(meter.flop_per_cycle, images, meter.rounds, clock_of(device)),
         "parts_ms": {name: round(ms, 3) for name, ms in parts.items()},

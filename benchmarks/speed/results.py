@@ -233,44 +233,53 @@ def _gpu(record: Record) -> str:
         "images/s",
         "over plain float32",
         "as CUDA graphs",
+        "images on the device",
         "share of the ceiling",
         "Lightning",
         "memory",
     ]
-    plain = {row["case"]: _plain(row) for row in rows if row["mode"] == "fp32" and "gain" in row}
+    plain = {row["case"]: _plain(row) for row in rows if row["mode"] == "fp32" and "all" in row.get("gain", {})}
     text = _table(columns, [_mode(row, plain.get(row["case"])) for row in rows])
-    text += (
-        "\nPlain float32 is without TF32 and without any of the levers. As CUDA graphs: the time of a cycle over that "
+    text += """
+Plain float32 is without TF32 and without any of the levers that leave the result as it is. As CUDA graphs: the time of
+a cycle over that with its turns replayed (`CaptureGraphs`), which the other columns are without. Images on the device:
+the time of a cycle with batches from a loader over that with uint8 images on the device, which all other columns have;
+first with turns as they are written, then replayed.
+"""
+    text += "".join(
+        f"- `{row['case']}`, {row['mode']}: {', '.join(f'{stage} left out ({why})' for stage, why in left.items())}.\n"
+        for row in rows
+        if "images_per_second" in row and (left := row.get("left_out"))
     )
-    text += "with its turns replayed (`CaptureGraphs`), which the other columns are without.\n"
     for mode in dict.fromkeys(row["mode"] for row in rows if "gain" in row):
         some = [row for row in rows if row["mode"] == mode and "gain" in row]
         text += f"\nLevers, {mode}:\n\n" + _levers({"rows": some})
     return text
 
 
-def _graphs(found: Record) -> str:
-    """By which factor a cycle is faster where turns are replayed."""
+def _ratio(found: Record) -> str:
+    """By which factor a cycle is faster where turns are replayed, or where images are on the device."""
     if "median" in found:
-        return _rounds(found)
+        return " / ".join(_rounds(one) for one in (found, found.get("replayed")) if isinstance(one, dict))
     return f"no: {found['why_not']}" if found else "-"
 
 
 def _plain(row: Record) -> float:
-    """Images per second of float32 without any lever."""
+    """Images per second of float32 without the levers that are on and exact."""
     return float(row["images_per_second"] / row["gain"]["all"]["median"])
 
 
 def _mode(row: Record, plain: float | None) -> list[str]:
-    if "left_out" in row:
-        return [f"`{row['case']}`", row["mode"], f"left out: {row['left_out']}", *["-"] * 6]
+    if "images_per_second" not in row:
+        return [f"`{row['case']}`", row["mode"], f"left out: {row['left_out']['cycles']}", *["-"] * 7]
     return [
         f"`{row['case']}`",
         row["mode"],
         str(row["batch"]),
         f"{row['images_per_second']:.4g}",
         "-" if plain is None else f"{row['images_per_second'] / plain:.2f}",
-        _graphs(row.get("graphs", {})),
+        _ratio(row.get("graphs", {})),
+        _ratio(row.get("resident", {})),
         f"{row['share_of_ceiling']:.0%}",
         f"{row['lightning_share']:.1%}",
         f"{row['peak_memory_mb']} MB",

@@ -61,15 +61,16 @@ def test_without_records_every_table_says_so(tmp_path: Path) -> None:
 def test_a_page(tmp_path: Path) -> None:
     gain = {"folds": {"median": 1.3, "least": 1.25, "most": 1.4}, "all": {"median": 2.0, "least": 1.9, "most": 2.1}}
     graphs = {"median": 1.5, "least": 1.4, "most": 1.75}
-    gpu = {"mode": "fp32", "images_per_second": 100.0, "gain": gain, "graphs": graphs}
+    resident = {"median": 1.2, "least": 1.1, "most": 1.3, "replayed": {"median": 3.0, "least": 2.0, "most": 4.0}}
+    gpu = {"mode": "fp32", "images_per_second": 100.0, "gain": gain, "graphs": graphs, "resident": resident}
     files = {
         "speed-cpu": [row(case="sngan-32", index=69.0)],
         "levers-cpu": [row(case="sngan-32", gain=gain), row(case="mlp", gain={})],
         "speed-gpu": [
             row(case="sngan-32", **gpu),
-            row(case="sngan-32", mode="bf16", images_per_second=350.0),
+            row(case="sngan-32", mode="bf16", images_per_second=350.0, left_out={"levers": "no time"}),
             row(case="mlp", mode="bf16", images_per_second=50.0, graphs={"why_not": "hooks"}),
-            {"case": "stylegan-256", "mode": "bf16", "left_out": "no time"},
+            {"case": "stylegan-256", "mode": "bf16", "left_out": {"cycles": "no time"}},
         ],
     }
     for name, rows in files.items():
@@ -83,8 +84,10 @@ def test_a_page(tmp_path: Path) -> None:
     assert "Ours were timed on 1 thread(s)" in page
     assert f"| `folds` | {LEVERS['folds'].about} | 1.30 (1.25 to 1.40) | - |" in page
     # Plain float32 is 100 / 2 images per second.
-    assert "| `sngan-32` | fp32 | 64 | 100 | 2.00 | 1.50 (1.40 to 1.75) | 50% | 5.0% | 77 MB |" in page
-    assert "| `sngan-32` | bf16 | 64 | 350 | 7.00 | - |" in page
+    ratios = "1.50 (1.40 to 1.75) | 1.20 (1.10 to 1.30) / 3.00 (2.00 to 4.00)"
+    assert f"| `sngan-32` | fp32 | 64 | 100 | 2.00 | {ratios} | 50% | 5.0% | 77 MB |" in page
+    assert "| `sngan-32` | bf16 | 64 | 350 | 7.00 | - | - | 50% | 5.0% | 77 MB |" in page
+    assert "- `sngan-32`, bf16: levers left out (no time)." in page
     assert "| `mlp` | bf16 | 64 | 50 | - | no: hooks |" in page
     assert "| `stylegan-256` | bf16 | left out: no time |" in page
 
