@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -21,3 +23,12 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32, or in float64 if it is that already: for statistics of what autocast made half-precision."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def lacks_bfloat16_units() -> bool:
+    """Whether this processor has nothing that computes in bfloat16; False where torch does not know, as on ARM."""
+    ask: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    if ask is None or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    tiles: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", ask)
+    return not (ask() or tiles())

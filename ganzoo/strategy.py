@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, StrategyRegistry
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ganzoo.errors import UserError
+from ganzoo.precision import lacks_bfloat16_units
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
@@ -83,7 +85,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def check_trainer(trainer: L.Trainer) -> None:
-    """Refuse what cannot train two alternating networks.
+    """Refuse what cannot train two alternating networks; warn of numbers that the processor is slow with.
 
     Raises:
         UserError: For FSDP and DeepSpeed, for plain DDP on several devices, for precisions other than
@@ -111,6 +113,11 @@ def check_trainer(trainer: L.Trainer) -> None:
     precision = trainer.precision_plugin.precision
     if precision not in PRECISIONS:
         raise UserError(f"The precision was {precision}, but must be one of {', '.join(PRECISIONS)}.")
+    if precision == "bf16-mixed" and strategy.root_device.type == "cpu" and lacks_bfloat16_units():
+        rank_zero_warn(
+            "This processor has no units for bfloat16, so that bf16-mixed is many times slower here than 32-true: "
+            "leave trainer.precision at 32-true, or train on a GPU."
+        )
 
 
 StrategyRegistry.register("gan_ddp", GANDDPStrategy, "Replicas with one averaging of gradients per turn")
