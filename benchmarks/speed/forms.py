@@ -128,6 +128,19 @@ def iterating(gan: GAN) -> Iterator[None]:
         yield
 
 
+def may_share(gan: GAN) -> bool:
+    """Whether both players take turns, and no part needs fakes of the generator's own."""
+    play = gan.plan.current(gan.clock)
+    return play.d > 0 < play.g and not play.shared and not any(part.needs_own_fakes for part in gan.tricks)
+
+
+@contextmanager
+def shared(gan: GAN) -> Iterator[None]:
+    """The generator goes back through the fakes of the discriminator's last turn."""
+    with mock.patch.object(gan.plan.current(gan.clock), "shared", True):
+        yield
+
+
 @contextmanager
 def thawed(gan: GAN) -> Iterator[None]:
     """The generator's turn computes gradients of the discriminator's weights, which its next turn drops."""

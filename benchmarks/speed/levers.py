@@ -107,6 +107,13 @@ LEVERS = {
         forms.is_spectral,
         exact=False,
     ),
+    "shared": Lever(
+        "one pass of the generator for both players' turns (the option play.shared)",
+        forms.shared,
+        forms.may_share,
+        exact=False,
+        shipped=False,
+    ),
 }
 
 

@@ -190,17 +190,17 @@ def _levers(record: Record) -> str:
 
 def _not_as_others() -> str:
     """What is said of levers that change the result, or are off."""
-    other = ", ".join(f"`{name}`" for name, lever in LEVERS.items() if not lever.exact)
-    off = ", ".join(f"`{name}`" for name, lever in LEVERS.items() if not lever.shipped)
+    other = " and ".join(f"`{name}`" for name, lever in LEVERS.items() if not lever.exact)
+    off = " and ".join(f"`{name}`" for name, lever in LEVERS.items() if not lever.shipped)
     return (
-        f"Without a lever the result is the same up to rounding, which a test shows over 20 cycles; {other} is another "
-        f"algorithm where a turn has several passes. {off} is off: its gain is what it would bring."
+        f"Without a lever the result is the same up to rounding, which a test shows over 20 cycles; with {other} it is "
+        f"another algorithm. {off} are off: their gain is what they would bring."
     )
 
 
 def _other_all(rows: Sequence[Record]) -> str:
     """Of which rows ``all`` is not what it is now: those do not say what it stands for."""
-    other = [name for name, lever in LEVERS.items() if not lever.exact]
+    other = [name for name, lever in LEVERS.items() if not lever.exact and lever.shipped]
     older = [row for row in rows if "all" in row.get("gain", {}) and "all" not in row]
     cases = [f"`{row['case']}`" for row in older if any(name in row["gain"] for name in other)]
     names = ", ".join(f"`{name}`" for name in other)
