@@ -72,11 +72,11 @@ def plain(layer: nn.Module, what: str) -> None:
         )
 
 
-def widened(layer: nn.Module, extra: int, what: str) -> nn.Module:
+def widened(layer: nn.Module, extra: int, what: str, *, zero: bool = False) -> nn.Module:
     """A copy of a layer that takes ``extra`` more input channels, behind the ones that it had.
 
     Weights that were there are kept; the new ones are drawn from the elements of the existing ones, hence from the law
-    of their initialization. A spectrally normalized layer is normalized again.
+    of their initialization, or are ``zero``. A spectrally normalized layer is normalized again.
 
     Raises:
         UserError: Where that cannot be done; ``what`` is the part that wanted it.
@@ -91,8 +91,8 @@ def widened(layer: nn.Module, extra: int, what: str) -> nn.Module:
     inputs = 0 if isinstance(wide, TRANSPOSED) else 1
     old = wide.weight.detach()
     shape = [extra if dim == inputs else size for dim, size in enumerate(old.shape)]
-    drawn = old.flatten()[torch.randint(old.numel(), (math.prod(shape),))].view(shape)
-    wide.weight = nn.Parameter(torch.cat([old, drawn], dim=inputs), requires_grad=wide.weight.requires_grad)
+    new = old.new_zeros(shape) if zero else old.flatten()[torch.randint(old.numel(), (math.prod(shape),)).view(shape)]
+    wide.weight = nn.Parameter(torch.cat([old, new], dim=inputs), requires_grad=wide.weight.requires_grad)
     size = "in_features" if isinstance(wide, nn.Linear) else "in_channels"
     setattr(wide, size, getattr(wide, size) + extra)
     return spectral_norm(wide) if spectral else wide

@@ -43,6 +43,8 @@ class MinibatchDiscrimination(Part):
     """Shows the discriminator how close other samples of the batch are to each (Salimans 2016, sec. 3.2).
 
     It appends sums over all samples of one rank's micro-batch, the sample itself included: the statistic is per rank.
+    At the start, where all samples are alike, these are near the batch size in all channels, so their weights in the
+    layer behind begin at zero: with others the first logits would be tens or hundreds, and nobody would learn.
     May be combined with every gradient penalty.
     """
 
@@ -53,8 +55,8 @@ class MinibatchDiscrimination(Part):
         Args:
             num_kernels: B in the paper, the statistics to append.
             kernel_dim: C in the paper, the dimensions in which samples are compared.
-            average: Append means instead of the paper's sums. They do not depend on the batch size, nor does a learning
-                rate that suits them; and logits begin near 0, where sums over a batch of 64 begin them at tens.
+            average: Append means instead of the paper's sums. They do not grow with the batch size, nor does what one
+                step of the optimizer makes of them: each moves logits by sums of 64 as far as 64 steps by means.
         """
         super().__init__()
         MinibatchDiscriminationLayer(1, num_kernels=num_kernels, kernel_dim=kernel_dim)
@@ -66,11 +68,11 @@ class MinibatchDiscrimination(Part):
         layer = MinibatchDiscriminationLayer(
             inputs, num_kernels=self.num_kernels, kernel_dim=self.kernel_dim, average=self.average
         )
-        _put_before_last(gan.discriminator, layer, self.num_kernels, what)
+        _put_before_last(gan.discriminator, layer, self.num_kernels, what, zero=not self.average)
 
 
-def _put_before_last(discriminator: nn.Module, layer: nn.Module, extra: int, what: str) -> None:
+def _put_before_last(discriminator: nn.Module, layer: nn.Module, extra: int, what: str, *, zero: bool = False) -> None:
     """Put a layer that appends ``extra`` channels in front of the last one, which is widened."""
     name = last_layer(discriminator)
-    wide = widened(discriminator.get_submodule(name), extra, what)
+    wide = widened(discriminator.get_submodule(name), extra, what, zero=zero)
     replace(discriminator, name, nn.Sequential(layer, wide))

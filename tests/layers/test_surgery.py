@@ -40,6 +40,23 @@ def test_widening_keeps_the_weights_and_draws_from_their_law(kind, spectral) -> 
     assert torch.equal(layer.parametrizations.weight.original if spectral else layer.weight, original)
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("spectral", [False, True])
+def test_widening_by_zeros(kind, spectral) -> None:
+    """What is put into further channels changes nothing, at first."""
+    torch.manual_seed(0)
+    make, shape = LAYERS[kind]
+    layer = make()
+    original = layer.weight.detach().clone()
+    wide = surgery.widened(spectral_norm(layer) if spectral else layer, 9, "The test", zero=True).eval()
+    weight = wide.weight.detach()
+    old, new = weight.split([shape[1], 9], dim=0 if kind == "transposed" else 1)
+    assert not new.any() and wide.weight.requires_grad
+    assert torch.allclose(old, original / (original / old).flatten()[0], atol=1e-6)  # but for the norm
+    x, further = torch.randn(*shape), torch.randn(5, 9, *shape[2:])
+    assert torch.allclose(wide(torch.cat([x, further], 1)), wide(torch.cat([x, 0 * further], 1)), atol=1e-6)
+
+
 def test_what_cannot_be_widened_is_refused() -> None:
     with pytest.raises(UserError, match="4 groups"):
         surgery.widened(nn.Conv2d(8, 8, 3, groups=4), 1, "The test")
