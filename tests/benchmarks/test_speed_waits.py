@@ -1,7 +1,8 @@
 """No cycle waits for the device: scalars are read when the log writes a row, and then only.
 
 There may be no GPU here, so what would wait for one is counted: operations whose result Python, or the size of the next
-tensor, depends on, and copies to the host. Only on the CPU is such a value at hand.
+tensor, depends on, and copies to the host. Only on the CPU is such a value at hand. Where there is a GPU, CUDA itself
+refuses whatever would wait between two rows.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.speed import recipes
 from benchmarks.speed.noise import Noise
+from benchmarks.speed.stages import interval
 from ganzoo.ablation.timing import Subject
 from ganzoo.callbacks import Log
 from ganzoo.cli.recipes import find, load, name_of, shipped, summary
 from ganzoo.gan import GAN
 from ganzoo.models import MLPGAN
 from ganzoo.parts import Part, Turn
+from ganzoo.penalties import R1
 from tests.common import quiet_trainer
 from tests.mutants import kills
 
@@ -110,6 +113,60 @@ class Count(L.Callback):
         self.stack.close()
 
 
+class Strict(L.Callback):
+    """From the first row of the log on, CUDA fails in a cycle that waits for it.
+
+    The cycles before that row are free: what libraries and ganzoo make once on the device is copied there. Lazy terms
+    are due again soon behind it.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        cycle, self.num_strict = pl_module.cycle, 0
+        for part in pl_module.tricks:
+            if interval(part) > 1:
+                part.every = PER_ROW
+
+        def strict(loader: Iterator[Any]) -> None:
+            if pl_module.clock.cycles < PER_ROW:
+                return cycle(loader)
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                cycle(loader)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            self.num_strict += 1
+
+        self.patch = mock.patch.object(pl_module, "cycle", strict)
+        self.patch.start()
+
+    def on_train_end(self, *_: object) -> None:
+        self.patch.stop()
+
+    def on_exception(self, *_: object) -> None:
+        self.patch.stop()
+
+
+def strictly(subject: Subject, folder: Path, **options: Any) -> None:
+    """Cycles of a fit, of which CUDA refuses those that wait for it."""
+    gan, strict = subject.gan, Strict()
+    images = subject.data.batch_size * gan.plan.plays[-1].d
+    trainer = quiet_trainer(
+        max_steps=NUM_CYCLES * max(gan.plan.plays[-1].g, 1),
+        default_root_dir=folder,
+        callbacks=[strict, Log(every_kimg=PER_ROW * images / 1000)],
+        **options,
+    )
+    try:
+        trainer.fit(gan, datamodule=subject.data)
+    except RuntimeError as error:
+        if "synchronizing CUDA operation" not in str(error):
+            raise
+        raise AssertionError("a cycle waited for the device") from error
+    assert strict.num_strict == NUM_CYCLES - PER_ROW
+    with open(folder / "metrics.csv") as file:
+        assert len(list(csv.DictReader(file))) == NUM_CYCLES / PER_ROW
+
+
 def waits(subject: Subject, folder: Path) -> tuple[list[str], int, int]:
     """Places in cycles that waited, how often something between them did, and how many rows were written."""
     gan, data = subject.gan, subject.data
@@ -176,6 +233,13 @@ def test_no_cycle_of_a_recipe_waits(name: str, tmp_path: Path, monkeypatch: pyte
     never_inside(small(name), tmp_path / "run")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_cycle_of_a_recipe_waits_for_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    strictly(small(name), tmp_path / "run", accelerator="gpu", devices=1)
+
+
 class Waiting(Part):
     """Looks at a value in each turn of the discriminator."""
 
@@ -185,6 +249,15 @@ class Waiting(Part):
     def after_backward(self, turn: Turn) -> None:
         assert turn.fake_logits is not None
         self.look(turn.fake_logits.detach())
+
+
+def looking(look: Callable[[Tensor], Any]) -> Subject:
+    """A small game in which somebody looks at a value."""
+    gan: GAN = MLPGAN(num_layers=1, hidden=4)
+    part = Waiting()
+    part.look = look
+    gan.tricks.append(part)
+    return Subject(gan, Noise([2], batch_size=8))
 
 
 LOOKS: dict[str, Callable[[Tensor], Any]] = {
@@ -201,11 +274,56 @@ LOOKS: dict[str, Callable[[Tensor], Any]] = {
 @pytest.mark.parametrize("name", LOOKS)
 def test_one_that_waits_is_seen(name: str, tmp_path: Path) -> None:
     def check(look: Callable[[Tensor], Any]) -> None:
-        gan: GAN = MLPGAN(num_layers=1, hidden=4)
-        part = Waiting()
-        part.look = look
-        gan.tricks.append(part)
-        never_inside(Subject(gan, Noise([2], batch_size=8)), tmp_path / str(id(look)))
+        never_inside(looking(look), tmp_path / str(id(look)))
 
     check(lambda x: x.mean())
     kills(check, LOOKS[name])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("name", LOOKS)
+def test_one_that_waits_for_a_gpu_is_seen(name: str, tmp_path: Path) -> None:
+    def check(look: Callable[[Tensor], Any]) -> None:
+        strictly(looking(look), tmp_path / str(id(look)), accelerator="gpu", devices=1)
+
+    check(lambda x: x.mean())
+    kills(check, LOOKS[name])
+
+
+def test_what_is_strict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cycles between the first row and the last, and neither the rows nor what comes behind the fit; here CUDA's
+    mode is a word, and a look at a value in the wrong mode fails as CUDA would."""
+    mode, modes, turns = ["default"], [], []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda name: mode.__setitem__(0, name))
+
+    def look(x: Tensor) -> None:
+        modes.append(mode[0])
+
+    def wait(x: Tensor) -> None:
+        turns.append(mode[0])
+        if mode[0] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    write = Log.on_train_batch_end
+
+    def noted(self: Log, *args: Any, **options: Any) -> None:
+        assert mode == ["default"]
+        write(self, *args, **options)
+
+    monkeypatch.setattr(Log, "on_train_batch_end", noted)
+    strictly(looking(look), tmp_path / "one")
+    assert modes == ["default"] * PER_ROW + ["error"] * (NUM_CYCLES - PER_ROW)
+    with pytest.raises(AssertionError, match="a cycle waited for the device"):
+        strictly(looking(wait), tmp_path / "two")
+    assert turns == ["default"] * PER_ROW + ["error"]
+    assert mode == ["default"]
+
+
+def test_lazy_terms_are_due_in_strict_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda name: None)
+    penalty, due = R1(every=16), []
+    value = penalty.value
+    monkeypatch.setattr(penalty, "value", lambda turn: (due.append(turn.number), value(turn))[1])
+    gan = MLPGAN(num_layers=1, hidden=4, penalties=[penalty])
+    strictly(Subject(gan, Noise([2], batch_size=8)), tmp_path)
+    assert due == [0, 2, 4]
