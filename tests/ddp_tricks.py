@@ -25,6 +25,7 @@ from ganzoo.generator import Generator
 from ganzoo.health.signals import Signals
 from ganzoo.models import DCGAN, ProgressiveGAN
 from ganzoo.optim import SGD
+from ganzoo.plan import Play
 from tests.common import quiet_trainer
 
 Share = Literal["joint", "own"]
@@ -121,6 +122,13 @@ TABLE: dict[str, Row] = {
             "parts": [APA(**ADAPTIVE, target=0.4), ADA(GROUPS, **ADAPTIVE, target=0.8), DiffAugment(), InstanceNoise()],
             "penalties": [penalties.R1(1.0)],
         },
+    ),
+    "R1 + SpectralNorm + a shared pass": Row(
+        lambda: {
+            "play": Play(shared=True),
+            "parts": [tricks.SpectralNorm("generator")],
+            "penalties": [penalties.R1(1.0)],
+        }
     ),
     "FeatureMatching + LeCam + WassersteinGradientPenalty": Row(
         lambda: {

@@ -128,14 +128,14 @@ def test_stopped_four_times_and_resumed_in_new_processes(tmp_path) -> None:
     assert gifs[0] == gifs[1]
 
 
-def train(folder: Path, steps: int, *, start: Path | None = None) -> tuple[GAN, Path]:
+def train(folder: Path, steps: int, *, start: Path | None = None, shared: bool = False) -> tuple[GAN, Path]:
     torch.manual_seed(4)
     gan = MLPGAN(
         (1, 8, 8),
         hidden=8,
         dropout=0.3,
         accumulate=2,
-        play=Play(2, 1),
+        play=Play(2, 1, shared=shared),
         stages=[Play(1, 0, kimg=0.1)],
         generator_lr=Linear(1.0, 0.2, to_kimg=1.0),
     )
@@ -145,16 +145,16 @@ def train(folder: Path, steps: int, *, start: Path | None = None) -> tuple[GAN, 
     return gan, folder / f"{steps}.ckpt"
 
 
-@pytest.mark.parametrize("stop", [1, 57, 58])
-def test_resume_in_one_process_is_bitwise(tmp_path, monkeypatch, stop) -> None:
+@pytest.mark.parametrize(("stop", "shared"), [(1, False), (57, False), (58, False), (57, True)])
+def test_resume_in_one_process_is_bitwise(tmp_path, monkeypatch, stop, shared) -> None:
     """Near the start and on both sides of the end of the data's first epoch (1,797 images)."""
     monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "cache"))
-    _, whole = train(tmp_path, 60)
+    _, whole = train(tmp_path, 60, shared=shared)
     whole = whole.rename(tmp_path / "whole.ckpt")
-    _, first = train(tmp_path, stop)
+    _, first = train(tmp_path, stop, shared=shared)
     torch.manual_seed(99)  # another state of the global generator must not matter
     torch.randn(5)
-    _, second = train(tmp_path, 60, start=first)
+    _, second = train(tmp_path, 60, start=first, shared=shared)
     a, b = (torch.load(path, weights_only=True) for path in (whole, second))
     for key in ("state_dict", "optimizer_states", "ganzoo"):
         same(a[key], b[key], key)
