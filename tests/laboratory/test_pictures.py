@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganzoo.laboratory import pictures
+from ganzoo.data import Mixture
+from ganzoo.laboratory import Distribution, pictures
 from ganzoo.laboratory.judge import Judgement, Optimum, optimum
 from ganzoo.laboratory.pictures import Frame
 from ganzoo.losses import AdversarialLoss, LeastSquares, NonSaturating
+from ganzoo.models import MLPGAN
 from tests.mutants import kills
 
 FRAME = Frame((-4.0,), (4.0,))
@@ -112,6 +114,40 @@ def test_the_legend_says_which_curve_is_drawn(
     loss: AdversarialLoss, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert labels(loss, monkeypatch)[-2:] == ["D(x)", label]
+
+
+def check_curve_of_a_run(cls: type[Distribution], patch: pytest.MonkeyPatch) -> None:
+    """Of the true density, and a kernel density of what the generator's own weights draw, not its averaged ones."""
+    torch.manual_seed(0)
+    data = Mixture(means=[-2.0, 1.5], stds=[0.6, 0.3])
+    gan = MLPGAN((1,), latent_dim=1, hidden=8, num_layers=1, loss=NonSaturating(0.9, 0.1))
+    for p in gan.generator.parameters():
+        p.data += 0.5  # away from the averaged weights
+    lab = cls(0, 200, seed=3)
+    lab._data, lab._real, lab._density = data, data.draw(200), None
+    lab._frame, lab._samples = FRAME, gan.sample(200, seed=3)
+    given: list[Any] = []
+    with patch.context() as inside:
+        inside.setattr(pictures, "draw_line", lambda *arguments, **words: given.extend(arguments))
+        lab._line(gan, title="", note="")
+    best = given[5]
+    width = 0.3 / 3
+    p_g = np.mean([normal(x, width) for x in gan.sample(200, seed=3, averaged=False)[:, 0].tolist()], axis=0)
+    p_data = (normal(-2.0, 0.6) + normal(1.5, 0.3)).numpy() / 2
+    seen = p_data + p_g > 1e-6
+    exact = ((0.9 * p_data + 0.1 * p_g) / (p_data + p_g))[seen]
+    assert seen.sum() > 200 and np.abs(best.values.numpy()[seen] - exact).max() < 1e-3
+
+
+def test_the_curve_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfTheAverage(Distribution):
+        def _line(self, gan: Any, *, title: str, note: str) -> Any:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(gan, "sample", lambda *given, **options: self._samples)
+                return super()._line(gan, title=title, note=note)
+
+    check_curve_of_a_run(Distribution, monkeypatch)
+    kills(lambda cls: check_curve_of_a_run(cls, monkeypatch), OfTheAverage)
 
 
 # ---------------------------------------------------------------------- arrows
