@@ -1,7 +1,7 @@
 """The classic failures, made to fail and cured, seed by seed: ``python -m benchmarks.scores.failures``.
 
 Every run is an ordinary ``ganzoo fit`` of a shipped recipe of ``configs/failures`` and of its cures as overlays. The
-bounds below were fixed before the seeds were run. A verdict comes from the rules of ``ganzoo diagnose``, on the toy
+bounds below are in the repository, and docs/failures.md says which seeds had been seen when they were set. A verdict comes from the rules of ``ganzoo diagnose``, on the toy
 from the modes that were captured, and where it is about settings, from the scores of a grid of them.
 """
 
