@@ -1,8 +1,9 @@
 """The classic failures, made to fail and cured, seed by seed: ``python -m benchmarks.scores.failures``.
 
-Every run is an ordinary ``ganzoo fit`` of a shipped recipe of ``configs/failures`` and of its cures as overlays. The
-bounds below are in the repository, and docs/failures.md says which seeds had been seen when they were set. A verdict comes from the rules of ``ganzoo diagnose``, on the toy
-from the modes that were captured, and where it is about settings, from the scores of a grid of them.
+Every run is an ordinary ``ganzoo fit`` of a shipped recipe of ``configs/failures`` and of its cures as overlays.
+docs/failures.md says which seeds had been seen when the bounds below were set. A verdict comes from the rules of
+``ganzoo diagnose``, on the toy from the modes that were captured, and where it is about settings, from the scores of a
+grid of them.
 """
 
 from __future__ import annotations
