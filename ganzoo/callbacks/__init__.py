@@ -1,6 +1,7 @@
 """What happens around the turns: logs, sample grids, checkpoints, the progress bar, and how a run is stopped."""
 
 from ganzoo.callbacks.checkpoint import Checkpoint
+from ganzoo.callbacks.compiled import Compile
 from ganzoo.callbacks.evaluate import Evaluate
 from ganzoo.callbacks.graphs import CaptureGraphs
 from ganzoo.callbacks.log import Log
@@ -12,6 +13,7 @@ from ganzoo.callbacks.stop import GracefulStop
 __all__ = [
     "CaptureGraphs",
     "Checkpoint",
+    "Compile",
     "Evaluate",
     "GracefulStop",
     "Log",
