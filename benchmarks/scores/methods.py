@@ -110,7 +110,7 @@ METHODS = {
         _pacgan(3),
         _pacgan(4),
         Method("minibatch_std", "Minibatch std", group=4, notes=("groups of 4, before the last layer (Karras 2018).",)),
-        Method("d2gan", "D2GAN", D2GAN(), copies=2),
+        Method("d2gan", "D2GAN", D2GAN(), copies=2, notes=("alpha 1 and beta 1, not tuned.",)),
         Method(
             "unrolled",
             "Unrolled GAN",

@@ -34,8 +34,8 @@ VEEGAN's two mixtures in the plane (Srivastava 2017) under PacGAN's protocol (Li
 - **reverse KL**: KL(generated || uniform) over the modes in nats; 0 is best, 3.22 (log 25) and 2.08 (log 8) worst.
   First of high-quality samples only, as PacGAN's code counts; in brackets of all samples, each at its nearest mode.
 
-Ours are mean +- standard deviation over seeds; the published ones are means, second-hand and still to be compared
-with the papers' pages; `?` marks those with one source only. `-`: not published under this protocol.
+Ours are mean +- standard deviation over seeds; the published ones are means, quoted from secondary sources, of which
+`?` marks those with one source only. `-`: not published under this protocol.
 """
 
 PROTOCOL = """## Protocol
@@ -120,12 +120,19 @@ def _differences(all_records: list[Record]) -> str:
     """Of each protocol, then of each row."""
     lines = ["## Differences from the published protocol\n"]
     for name in PROTOCOLS:
-        sentences = [line for r in all_records if r["protocol"] == name for line in r["differences"]]
-        if sentences:
+        found = [r for r in all_records if r["protocol"] == name]
+        sentences = [line for r in found for line in r["differences"] if "in place of 10." not in line]
+        if found:
+            sentences.append(_seeds(found))
             lines += [f"The {name} protocol:\n", *(f"- {line}" for line in dict.fromkeys(sentences)), ""]
     lines.append("Rows:\n")
     lines += [f"- {method.title}: {note}" for method in METHODS.values() for note in method.notes]
     return "\n".join(lines) + "\n"
+
+
+def _seeds(found: Sequence[Record]) -> str:
+    numbers = {record["data"]: len(record["seeds"]) for record in found}
+    return f"Seeds: {' and '.join(f'{num} on the {data}' for data, num in numbers.items())}, in place of 10."
 
 
 def _cost(all_records: list[Record]) -> str:
