@@ -121,7 +121,7 @@ def left() -> None:
 trainer = quiet_trainer(devices=2, max_steps=2)
 trainer.fit(MLPGAN((1, 8, 8), hidden=8, num_layers=1), Digits(image_size=8, batch_size=16))
 if how == "fails":  # this rank has begun something that the other one never will
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while trainer.global_rank == 1 and time.monotonic() < end and not os.path.exists(f"{folder}/0"):
         time.sleep(0.1)
     pending = dist.all_reduce(torch.ones(1), async_op=True)
@@ -142,7 +142,7 @@ def test_processes_leave_the_group_before_they_end(tmp_path: Path) -> None:
 def test_a_failed_process_does_not_wait_for_the_others(tmp_path: Path) -> None:
     code, seconds = _leave(tmp_path, "fails")
     assert code != 0
-    assert seconds < 45
+    assert seconds < 120  # the other one waits for 180
     assert (tmp_path / "0").read_text().startswith("True")
 
 
