@@ -112,8 +112,8 @@ def _row(target: Target, name: str, record: Record | None) -> str:
 
 
 def _spread(values: Sequence[float], digits: int, unit: str = "") -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.{digits}f} +- {deviation:.{digits}f}{unit}"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} +- {statistics.stdev(values):.{digits}f}{unit}" if len(values) > 1 else f"{mean}{unit}"
 
 
 def _differences(all_records: list[Record]) -> str:
