@@ -25,7 +25,8 @@ LR, BATCH, STEPS = 0.1, 8, 3
 def mlp(**options) -> MLPGAN:
     torch.manual_seed(0)
     sgd = {"generator_optimizer": SGD(LR), "discriminator_optimizer": SGD(LR), "ema": None}
-    return MLPGAN(latent_dim=3, hidden=5, num_layers=1, generator_norm="none", **{"play": Play(shared=True), **sgd, **options})
+    small = {"latent_dim": 3, "hidden": 5, "num_layers": 1}
+    return MLPGAN(**{"play": Play(shared=True), **small, **sgd, **options})
 
 
 def by_hand(gan: MLPGAN, d_turns: int, steps: int) -> Tensor:
@@ -60,7 +61,7 @@ def by_hand(gan: MLPGAN, d_turns: int, steps: int) -> Tensor:
 
 def cut(generator: nn.Module, z: Tensor) -> Tensor:
     """Its output, with a gradient for the last layer alone."""
-    *body, last = [m for m in generator.modules() if isinstance(m, nn.Linear)]
+    last = [m for m in generator.modules() if isinstance(m, nn.Linear)][-1]
     kept = []
     with torch.no_grad(), last.register_forward_pre_hook(lambda _, given: kept.append(given[0])):
         generator(z)
