@@ -18,6 +18,7 @@ from ganzoo.losses import (
     Wasserstein,
 )
 from tests.mutants import kills
+from tests.test_losses import DetachedMean, OwnMean
 
 Formula = Callable[[Tensor, Tensor], Tensor]
 #: Logits on both sides of every kink and target.
@@ -191,16 +192,6 @@ def check_average_squares(loss: AdversarialLoss, high_target: float, low_target:
 
     equal(loss.discriminator, formula)
     equal(lambda real, fake: loss.generator(fake, real), lambda real, fake: formula(fake, real))
-
-
-class OwnMean(RelativisticAverage):
-    def _compare(self, loss, high, low):
-        return loss.discriminator(high - high.mean(0), low - low.mean(0))
-
-
-class DetachedMean(RelativisticAverage):
-    def _compare(self, loss, high, low):
-        return loss.discriminator(high - low.mean(0).detach(), low - high.mean(0).detach())
 
 
 class Paired(RelativisticAverage):

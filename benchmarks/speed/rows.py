@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.scores.records import commit, machine
+from benchmarks.scores.stacks import SPAWN
 from ganzoo import __version__
 from ganzoo.files import write_json
 
@@ -59,7 +59,7 @@ def record(device: torch.device, rows: list[dict[str, Any]], **more: Any) -> dic
 
 def alone(function: Callable[..., Row], *arguments: Any) -> Row:
     """The row that a function makes in a new process: memory that one case has freed but kept is not the next one's."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, SPAWN) as pool:
         return pool.submit(function, *arguments).result()
 
 

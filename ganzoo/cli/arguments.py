@@ -50,9 +50,7 @@ def read(arguments: list[str]) -> Request:
             request.arguments.append(f"{name}{separator}{value}")
         else:
             if not separator:
-                if not rest or rest[0].startswith("--"):
-                    raise UserError(f"{name} needs a value: {_MEANING[name]}.")
-                value = rest.pop(0)
+                value = next_value(name, rest, f": {_MEANING[name]}")
             _take(request, name, value)
     if request.resume and request.run_dir:
         raise UserError("--resume goes on in the run's own directory, so --run_dir cannot be given as well.")
@@ -63,6 +61,17 @@ def read(arguments: list[str]) -> Request:
     if request.resume:
         request.arguments = ["--config", str(request.resume / "config.yaml"), *request.arguments]
     return request
+
+
+def next_value(name: str, rest: list[str], meaning: str = "") -> str:
+    """Take the value of an option from the words behind it.
+
+    Raises:
+        UserError: There is none; ``meaning`` is the end of the sentence.
+    """
+    if not rest or rest[0].startswith("--"):
+        raise UserError(f"{name} needs a value{meaning}.")
+    return rest.pop(0)
 
 
 def _take(request: Request, name: str, value: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ganzoo.cli import recipes, trust
-from ganzoo.cli.arguments import Request
+from ganzoo.cli.arguments import Request, next_value
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ def split(arguments: Sequence[str], groups: Sequence[str] = ("data",)) -> tuple[
             left.append(word)
             continue
         if not separator:
-            if not words or words[0].startswith("--"):
-                raise UserError(f"{name} needs a value.")
-            value = words.pop(0)
+            value = next_value(name, words)
         if ours:
             found[group].arguments += [f"{name}={value}"]
         elif name == "--import":

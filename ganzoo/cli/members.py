@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ganzoo.cli.arguments import next_value
 from ganzoo.errors import UserError
 
 _OPTION = re.compile(r"--([\w.]+)\.([A-Z]\w*)\.([\w.]+)")
@@ -47,9 +48,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[Change]]:
             rest.append(argument)
             continue
         if not separator:
-            if not remaining or remaining[0].startswith("--"):
-                raise UserError(f"{name} needs a value.")
-            value = remaining.pop(0)
+            value = next_value(name, remaining)
         changes.append(Change(found[1], found[2], found[3], value))
     return rest, changes
 
